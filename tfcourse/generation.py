@@ -1,0 +1,300 @@
+"""Text from a model, one token at a time: greedy, sampled, and by beam search."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from tfcourse.model.cache import KVCache
+from tfcourse.model.masks import MaskRule, dense, padding
+from tfcourse.model.transformer import Transformer
+
+Choose = Callable[[Float[Tensor, "batch vocab"]], Int[Tensor, " batch"]]
+
+
+def greedy(logits: Float[Tensor, "batch vocab"]) -> Int[Tensor, " batch"]:
+    """Take the likeliest token."""
+    return logits.argmax(dim=-1)
+
+
+def sample(
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: torch.Generator | None = None,
+) -> Choose:
+    """Draw from softmax(logits / temperature), from the likeliest tokens only if asked.
+
+    `top_k` keeps the k likeliest (Fan et al. 2018); `top_p` the fewest whose
+    probabilities reach p (Holtzman et al. 2020, nucleus sampling). With both, top_k
+    comes first. Values out of range raise `ValueError`.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, not {temperature}; see greedy")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k must be at least 1, not {top_k}")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p must be in (0, 1], not {top_p}")
+
+    def choose(logits: Tensor) -> Tensor:
+        logits = logits.float() / temperature
+        if top_k is not None:
+            logits = keep_top_k(logits, top_k)
+        if top_p is not None:
+            logits = keep_top_p(logits, top_p)
+        return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+
+    return choose
+
+
+def keep_top_k(
+    logits: Float[Tensor, "batch vocab"], k: int
+) -> Float[Tensor, "batch vocab"]:
+    """Set all but the k largest logits of each row to -inf."""
+    value, index = logits.topk(min(k, logits.shape[-1]))
+    return torch.full_like(logits, float("-inf")).scatter(-1, index, value)
+
+
+def keep_top_p(
+    logits: Float[Tensor, "batch vocab"], p: float
+) -> Float[Tensor, "batch vocab"]:
+    """Keep the fewest tokens whose probabilities sum to p or more; others to -inf."""
+    value, index = logits.sort(descending=True, stable=True)
+    probability = value.softmax(-1)
+    before = probability.cumsum(-1) - probability
+    # The likeliest token always stays: rounding could otherwise drop every one.
+    drop = before >= p
+    drop[..., 0] = False
+    return value.masked_fill(drop, float("-inf")).gather(-1, index.argsort(-1))
+
+
+@dataclass
+class _Reader:
+    """Feeds tokens to a model and returns the logits that follow the last one.
+
+    `valid` is True at real tokens of the prompt; positions count these only, so that a
+    prompt padded on the left reads like the prompt alone.
+    """
+
+    model: Transformer
+    memory: Tensor | None
+    source_mask: MaskRule | None
+    valid: Tensor | None
+    use_cache: bool
+    cache: KVCache = field(default_factory=KVCache)
+
+    def next_logits(self, tokens: Tensor) -> Tensor:
+        """Return the logits after `tokens`, [batch, vocab]; all of them are passed."""
+        mask, position = None, None
+        if self.valid is not None:
+            grown = tokens.shape[1] - self.valid.shape[1]
+            valid = torch.nn.functional.pad(self.valid, (0, grown), value=True)
+            mask, position = padding(valid), (valid.long().cumsum(1) - 1).clamp(min=0)
+        read = self.cache.length if self.use_cache else 0
+        hidden = self.model.hidden(
+            tokens[:, read:],
+            mask=mask,
+            source_mask=self.source_mask,
+            memory=self.memory,
+            position=None if position is None else position[:, read:],
+            cache=self.cache if self.use_cache else None,
+        )
+        return self.model.head(hidden[:, -1:])[:, 0]
+
+    def spread(self, batch: int, copies: int) -> None:
+        """Repeat each row `copies` times, so that a prompt's beams stand together."""
+        if self.memory is None:
+            return
+        device, length = self.memory.device, self.memory.shape[1]
+        if self.source_mask is not None:
+            slot = torch.arange(length, device=device)
+            valid = dense(self.source_mask, batch=batch, query=slot[:1], key=slot)
+            valid = valid[:, 0, 0].expand(batch, length)
+            self.source_mask = padding(valid.repeat_interleave(copies, dim=0))
+        self.memory = self.memory.repeat_interleave(copies, dim=0)
+
+
+def _reader(
+    model: Transformer,
+    prompt: Tensor,
+    max_new_tokens: int,
+    source: Tensor | None,
+    source_mask: MaskRule | None,
+    prompt_mask: Tensor | None,
+    use_cache: bool,
+) -> _Reader:
+    config = model.config
+    if config.num_decoder_layers == 0:
+        raise ValueError("generation needs a decoder, but num_decoder_layers=0")
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens must be at least 0, not {max_new_tokens}")
+    if prompt.shape[1] + max_new_tokens > config.max_seq_len:
+        raise ValueError(
+            f"a prompt of {prompt.shape[1]} tokens and max_new_tokens={max_new_tokens} "
+            f"are more than max_seq_len={config.max_seq_len}"
+        )
+    if prompt_mask is not None and prompt_mask.shape != prompt.shape:
+        raise ValueError(
+            f"prompt_mask {tuple(prompt_mask.shape)} does not match the prompt "
+            f"{tuple(prompt.shape)}"
+        )
+    if prompt_mask is not None and not bool(prompt_mask[:, -1].all()):
+        raise ValueError("pad prompts on the left: their last token must be a real one")
+    memory = None
+    if source is not None:
+        memory = model.encode(source, source_mask=source_mask)
+    return _Reader(model, memory, source_mask, prompt_mask, use_cache)
+
+
+@torch.inference_mode()
+def generate(
+    model: Transformer,
+    prompt: Int[Tensor, "batch prompt"],
+    *,
+    max_new_tokens: int,
+    source: Int[Tensor, "batch source"] | None = None,
+    source_mask: MaskRule | None = None,
+    prompt_mask: Bool[Tensor, "batch prompt"] | None = None,
+    choose: Choose = greedy,
+    stop_token: int | None = None,
+    pad_token: int | None = None,
+    use_cache: bool = True,
+) -> Int[Tensor, "batch total"]:
+    """Continue each prompt by up to `max_new_tokens`; return prompt and continuation.
+
+    A row that has produced `stop_token` is filled with `pad_token` (by default the
+    stop token); generation ends when all rows have. The model should be in eval mode.
+    """
+    reader = _reader(
+        model, prompt, max_new_tokens, source, source_mask, prompt_mask, use_cache
+    )
+    pad_token = stop_token if pad_token is None else pad_token
+    tokens = prompt
+    done = torch.zeros(prompt.shape[0], dtype=torch.bool, device=prompt.device)
+    for _ in range(max_new_tokens):
+        chosen = choose(reader.next_logits(tokens))
+        if stop_token is not None:
+            chosen = torch.where(done, pad_token, chosen)
+            done = done | (chosen == stop_token)
+        tokens = torch.cat((tokens, chosen[:, None]), dim=1)
+        if stop_token is not None and bool(done.all()):
+            break
+    return tokens
+
+
+@torch.inference_mode()
+def beam_search(
+    model: Transformer,
+    prompt: Int[Tensor, "batch prompt"],
+    *,
+    max_new_tokens: int,
+    num_beams: int,
+    stop_token: int,
+    pad_token: int | None = None,
+    source: Int[Tensor, "batch source"] | None = None,
+    source_mask: MaskRule | None = None,
+    length_penalty: float = 1.0,
+    use_cache: bool = True,
+) -> tuple[Int[Tensor, "batch total"], Float[Tensor, " batch"]]:
+    """Return the best finished continuation found for each prompt, and its score.
+
+    The score is the sum of log-probabilities divided by (new tokens)^length_penalty:
+    0 compares sums, larger values favour longer outputs. The search ends when no
+    unfinished prefix can become better than the best finished output; where nothing
+    finishes in `max_new_tokens`, the best prefix is returned. All prompts have the same
+    length; `source_mask` must depend on the key alone, as `padding` does.
+    """
+    _check_beams(num_beams, length_penalty, max_new_tokens, model.config.vocab_size)
+    reader = _reader(
+        model, prompt, max_new_tokens, source, source_mask, None, use_cache
+    )
+    reader.spread(prompt.shape[0], num_beams)
+    beams = _Beams(prompt, num_beams, max_new_tokens, length_penalty, stop_token)
+    for _ in range(max_new_tokens):
+        logits = reader.next_logits(beams.tokens)
+        reader.cache.reorder(beams.grow(logits))
+        if beams.settled():
+            break
+    return beams.best(stop_token if pad_token is None else pad_token)
+
+
+def _check_beams(beams: int, penalty: float, new: int, vocab_size: int) -> None:
+    if not 1 <= beams <= vocab_size // 2:
+        raise ValueError(
+            f"num_beams must be in 1 ... {vocab_size // 2} (half of vocab_size), "
+            f"not {beams}"
+        )
+    if not penalty >= 0:
+        raise ValueError(f"length_penalty must be at least 0, not {penalty}")
+    if new < 1:
+        raise ValueError(f"max_new_tokens must be at least 1, not {new}")
+
+
+class _Beams:
+    """The prefixes that a beam search keeps: `num_beams` rows for each prompt."""
+
+    def __init__(
+        self, prompt: Tensor, num_beams: int, limit: int, penalty: float, stop: int
+    ) -> None:
+        self.num_beams, self.limit = num_beams, limit
+        self.penalty, self.stop = penalty, stop
+        self.start = prompt.shape[1]
+        self.tokens = prompt.repeat_interleave(num_beams, dim=0)
+        # All beams of a prompt are the same at first: only one of them counts.
+        self.score = torch.full(
+            (prompt.shape[0], num_beams), float("-inf"), device=prompt.device
+        )
+        self.score[:, 0] = 0.0
+        self.finished: list[Tensor | None] = [None] * prompt.shape[0]
+        self.finished_score = torch.full(
+            (prompt.shape[0],), float("-inf"), device=prompt.device
+        )
+
+    def grow(self, logits: Float[Tensor, "rows vocab"]) -> Int[Tensor, " rows"]:
+        """Extend each prefix by a token; return the rows from which they continue."""
+        batch, vocab = self.score.shape[0], logits.shape[-1]
+        total = self.score[..., None] + logits.float().log_softmax(-1).view(
+            batch, self.num_beams, vocab
+        )
+        # At most one candidate of each beam stops, so twice as many suffice.
+        score, index = total.flatten(1).topk(2 * self.num_beams)
+        beam, token = index // vocab, index % vocab
+        first = torch.arange(batch, device=beam.device)[:, None] * self.num_beams
+        self._finish(score, beam + first, token)
+        score = score.masked_fill(token == self.stop, float("-inf"))
+        self.score, keep = score.topk(self.num_beams)
+        rows = (beam + first).gather(1, keep).flatten()
+        chosen = token.gather(1, keep).view(-1, 1)
+        self.tokens = torch.cat((self.tokens[rows], chosen), dim=1)
+        return rows
+
+    def _finish(self, score: Tensor, row: Tensor, token: Tensor) -> None:
+        """Keep each prompt's best candidate that stops here, if it is its best yet."""
+        length = self.tokens.shape[1] + 1 - self.start
+        ended = (token == self.stop) & score.isfinite()
+        value = score.masked_fill(~ended, float("-inf")) / length**self.penalty
+        best, which = value.max(dim=1)
+        for prompt in (best > self.finished_score).nonzero()[:, 0].tolist():
+            prefix = self.tokens[row[prompt, which[prompt]]]
+            stop = prefix.new_tensor([self.stop])
+            self.finished[prompt] = torch.cat((prefix, stop))
+            self.finished_score[prompt] = best[prompt]
+
+    def settled(self) -> bool:
+        """Say whether no unfinished prefix can still win; its sum can only fall."""
+        bound = self.score[:, 0] / self.limit**self.penalty
+        return bool((self.finished_score >= bound).all())
+
+    def best(self, pad: int) -> tuple[Tensor, Tensor]:
+        """Return each prompt's best output, padded to one length, and its score."""
+        length = self.tokens.shape[1] - self.start
+        open_score = self.score[:, 0] / length**self.penalty
+        prefix = self.tokens[:: self.num_beams]
+        rows = [
+            prefix[i] if done is None else done for i, done in enumerate(self.finished)
+        ]
+        never = self.finished_score.isneginf()
+        score = torch.where(never, open_score, self.finished_score)
+        return torch.nn.utils.rnn.pad_sequence(rows, True, pad), score

@@ -1,0 +1,192 @@
+"""Attention: the equation, the library's fast kernel for it, and the layer."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from tfcourse.model.cache import KeyValue, LayerCache
+from tfcourse.model.config import TransformerConfig
+from tfcourse.model.positions import Rotation, rotate
+
+Heads = Float[Tensor, "batch heads seq head_dim"]
+
+
+def attention_weights(
+    query: Float[Tensor, "*batch queries head_dim"],
+    key: Float[Tensor, "*batch keys head_dim"],
+    *,
+    scale: float,
+    mask: Bool[Tensor, "..."] | None = None,
+    bias: Float[Tensor, "..."] | None = None,
+) -> Float[Tensor, "*batch queries keys"]:
+    """Return how much each query takes from each key; rows sum to one.
+
+    A row whose keys are all masked is zero. Source: Vaswani et al. 2017, equation 1.
+    """
+    # softmax(Q Kᵀ · scale + bias), over the keys
+    score = query @ key.transpose(-2, -1) * scale
+    if bias is not None:
+        score = score + bias
+    if mask is None:
+        return score.softmax(dim=-1)
+    weight = score.masked_fill(~mask, float("-inf")).softmax(dim=-1)
+    return weight.masked_fill(~mask, 0.0)  # softmax over nothing is nan
+
+
+def fused_attention(
+    query: Heads,
+    key: Float[Tensor, "batch heads keys head_dim"],
+    value: Float[Tensor, "batch heads keys head_dim"],
+    *,
+    scale: float,
+    mask: Bool[Tensor, "..."] | None = None,
+    bias: Float[Tensor, "..."] | None = None,
+    is_causal: bool = False,
+    dropout: float = 0.0,
+) -> Heads:
+    """Return weights @ value by the library's kernel, which stores no weights."""
+    additive: Tensor | None = mask
+    if bias is not None:
+        additive = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=additive,
+        dropout_p=dropout,
+        is_causal=is_causal,
+        scale=scale,
+    )
+
+
+class Attention(nn.Module):
+    """Multi-head attention, of a sequence to itself or to a memory.
+
+    Query, key and value are projected by one packed matrix, which is faster for small
+    models than three. Source: Vaswani et al. 2017, section 3.2.2.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.num_heads, self.kv_heads = config.num_heads, config.kv_heads
+        self.head_dim = config.width_per_head
+        self.scale = self.head_dim**-0.5 if config.scale_scores else 1.0
+        self.dropout = config.dropout
+        self.sizes = [
+            self.head_dim * heads
+            for heads in (self.num_heads, self.kv_heads, self.kv_heads)
+        ]
+        self.project_in = nn.Linear(config.d_model, sum(self.sizes), bias=config.bias)
+        self.project_out = nn.Linear(self.sizes[0], config.d_model, bias=config.bias)
+        self.record: Callable[[Tensor], None] | None = None
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch seq d_model"],
+        memory: Float[Tensor, "batch source d_model"] | None = None,
+        *,
+        mask: Bool[Tensor, "..."] | None = None,
+        rotation: Rotation | None = None,
+        is_causal: bool = False,
+        cache: LayerCache | None = None,
+    ) -> Float[Tensor, "batch seq d_model"]:
+        """Mix the values of x, or of `memory` if there is one, into each token of x."""
+        if memory is None:
+            query, key, value = self._project_self(x, rotation, cache)
+        else:
+            query, key, value = self._project_cross(x, memory, cache)
+        if self.kv_heads != self.num_heads:  # each key head serves a group of queries
+            group = self.num_heads // self.kv_heads
+            key, value = (part.repeat_interleave(group, dim=1) for part in (key, value))
+        mixed = self._mix(query, key, value, mask, is_causal)
+        return self.project_out(mixed.transpose(1, 2).flatten(2))
+
+    def _mix(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        causal: bool,
+    ) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        if self.record is None:
+            return fused_attention(
+                query,
+                key,
+                value,
+                scale=self.scale,
+                mask=mask,
+                is_causal=causal,
+                dropout=dropout,
+            )
+        if causal:
+            ones = torch.ones(query.shape[2], key.shape[2], device=query.device)
+            mask = ones.tril().bool()
+        weight = attention_weights(query, key, scale=self.scale, mask=mask)
+        self.record(weight)
+        return F.dropout(weight, dropout) @ value
+
+    def _project_self(
+        self, x: Tensor, rotation: Rotation | None, cache: LayerCache | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        parts = self.project_in(x).split(self.sizes, dim=-1)
+        query, key, value = (self._split_heads(part) for part in parts)
+        if rotation is not None:
+            query, key = rotate(query, rotation), rotate(key, rotation)
+        if cache is not None:
+            key, value = cache.append(key, value)
+        return query, key, value
+
+    def _project_cross(
+        self, x: Tensor, memory: Tensor, cache: LayerCache | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        def project() -> KeyValue:
+            parts = self._linear(memory, self.sizes[0], None).chunk(2, dim=-1)
+            return self._split_heads(parts[0]), self._split_heads(parts[1])
+
+        query = self._split_heads(self._linear(x, 0, self.sizes[0]))
+        key, value = project() if cache is None else cache.remember(project)
+        return query, key, value
+
+    def _linear(self, x: Tensor, start: int, stop: int | None) -> Tensor:
+        """Apply rows start:stop of the packed projection."""
+        bias = self.project_in.bias
+        return F.linear(
+            x,
+            self.project_in.weight[start:stop],
+            None if bias is None else bias[start:stop],
+        )
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
+
+@contextmanager
+def record_attention(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Collect each layer's weights, [batch, heads, queries, keys], by module name.
+
+    Within the block the equation runs in place of the kernel; a layer that is called
+    again replaces what it had stored.
+    """
+    layers = {
+        name: layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, Attention)
+    }
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has no Attention layer to record")
+    weights: dict[str, Tensor] = {}
+    try:
+        for name, layer in layers.items():
+            layer.record = lambda weight, name=name: weights.__setitem__(
+                name, weight.detach()
+            )
+        yield weights
+    finally:
+        for layer in layers.values():
+            layer.record = None

@@ -1,0 +1,129 @@
+"""The one description from which every Transformer in the course is built."""
+
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+Position = Literal["none", "sinusoidal", "learned", "rotary"]
+Norm = Literal["layer", "rms"]
+NormOrder = Literal["pre", "post"]
+Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
+
+CHOICES = {
+    "position": get_args(Position),
+    "norm": get_args(Norm),
+    "norm_order": get_args(NormOrder),
+    "activation": get_args(Activation),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """Sizes and options of a Transformer; impossible values raise `ValueError`.
+
+    There is no `kind`: the layer counts decide. Encoder and decoder layers make the
+    2017 model, encoder layers alone BERT's shape, decoder layers alone GPT's.
+
+    `num_kv_heads` below `num_heads` shares keys and values between query heads
+    (Ainslie et al. 2023, grouped-query attention); `head_dim` is d_model / num_heads
+    unless it is given. Source: Vaswani et al. 2017, table 3.
+    """
+
+    vocab_size: int
+    d_model: int
+    num_heads: int
+    d_ff: int
+    max_seq_len: int
+    num_encoder_layers: int = 0
+    num_decoder_layers: int = 0
+    num_kv_heads: int | None = None
+    head_dim: int | None = None
+    dropout: float = 0.0
+    position: Position = "sinusoidal"
+    norm: Norm = "layer"
+    norm_order: NormOrder = "pre"
+    norm_eps: float = 1e-5
+    activation: Activation = "relu"
+    gated: bool = False
+    bias: bool = True
+    scale_embedding: bool = True
+    scale_scores: bool = True
+    tie_embeddings: bool = True
+
+    def __post_init__(self) -> None:
+        self._check_types()
+        self._check_sizes()
+        self._check_heads()
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(allowed)}, "
+                    f"not {getattr(self, name)!r}"
+                )
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads that keys and values have."""
+        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+
+    @property
+    def width_per_head(self) -> int:
+        """Features of one head: `head_dim`, or d_model / num_heads."""
+        if self.head_dim is not None:
+            return self.head_dim
+        return self.d_model // self.num_heads
+
+    def _check_types(self) -> None:
+        expected = {"int": int, "int | None": int, "bool": bool, "float": (int, float)}
+        for field in fields(self):
+            value, kind = getattr(self, field.name), str(field.type)
+            wanted = expected.get(kind.removeprefix("<class '").removesuffix("'>"))
+            if wanted is None or (value is None and "None" in kind):
+                continue
+            # bool is an int to Python; `num_heads=True` is a slip nonetheless.
+            if not isinstance(value, wanted) or (
+                isinstance(value, bool) and wanted is not bool
+            ):
+                raise ValueError(f"{field.name} must be of type {kind}, not {value!r}")
+
+    def _check_sizes(self) -> None:
+        for name in ("vocab_size", "d_model", "num_heads", "d_ff", "max_seq_len"):
+            self._check_at_least(1, name)
+        for name in ("num_encoder_layers", "num_decoder_layers"):
+            self._check_at_least(0, name)
+        if self.num_encoder_layers + self.num_decoder_layers == 0:
+            raise ValueError(
+                "num_encoder_layers and num_decoder_layers are both 0: "
+                "a Transformer needs at least one layer"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), not {self.dropout}")
+        if not self.norm_eps > 0:
+            raise ValueError(f"norm_eps must be above 0, not {self.norm_eps}")
+
+    def _check_at_least(self, least: int, name: str) -> None:
+        value = getattr(self, name)
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value}")
+
+    def _check_heads(self) -> None:
+        if self.head_dim is None and self.d_model % self.num_heads:
+            raise ValueError(
+                f"d_model={self.d_model} cannot be divided into "
+                f"num_heads={self.num_heads} heads; choose a divisor or give head_dim"
+            )
+        if self.head_dim is not None and self.head_dim < 1:
+            raise ValueError(f"head_dim must be at least 1, not {self.head_dim}")
+        if self.kv_heads < 1 or self.num_heads % self.kv_heads:
+            raise ValueError(
+                f"num_kv_heads={self.kv_heads} must divide num_heads={self.num_heads}"
+            )
+        if self.position == "rotary" and self.width_per_head % 2:
+            raise ValueError(
+                "rotary positions turn pairs of features: the width of a head must be "
+                f"even, not {self.width_per_head}"
+            )
+        if self.position == "sinusoidal" and self.d_model % 2:
+            raise ValueError(
+                "sinusoidal positions come in pairs of sine and cosine: d_model must "
+                f"be even, not {self.d_model}"
+            )
