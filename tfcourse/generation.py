@@ -61,6 +61,8 @@ def keep_top_p(
     logits: Float[Tensor, "batch vocab"], p: float
 ) -> Float[Tensor, "batch vocab"]:
     """Keep the fewest tokens whose probabilities sum to p or more; others to -inf."""
+    if p == 1:  # the sum of all, rounded, may reach 1 before the last
+        return logits
     value, index = logits.sort(descending=True, stable=True)
     probability = value.softmax(-1)
     before = probability.cumsum(-1) - probability
@@ -128,6 +130,8 @@ def _reader(
     config = model.config
     if config.num_decoder_layers == 0:
         raise ValueError("generation needs a decoder, but num_decoder_layers=0")
+    if prompt.dim() != 2:
+        raise ValueError(f"a prompt is [batch, seq], not {tuple(prompt.shape)}")
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens must be at least 0, not {max_new_tokens}")
     if prompt.shape[1] + max_new_tokens > config.max_seq_len:
@@ -148,7 +152,13 @@ def _reader(
     return _Reader(model, memory, source_mask, prompt_mask, use_cache)
 
 
-@torch.inference_mode()
+def _check_tokens(vocab_size: int, **tokens: int | None) -> None:
+    for name, token in tokens.items():
+        if token is not None and not 0 <= token < vocab_size:
+            raise ValueError(f"{name} {token} is outside 0 ... {vocab_size - 1}")
+
+
+@torch.no_grad()
 def generate(
     model: Transformer,
     prompt: Int[Tensor, "batch prompt"],
@@ -171,12 +181,14 @@ def generate(
         model, prompt, max_new_tokens, source, source_mask, prompt_mask, use_cache
     )
     pad_token = stop_token if pad_token is None else pad_token
+    _check_tokens(model.config.vocab_size, stop_token=stop_token, pad_token=pad_token)
     tokens = prompt
     done = torch.zeros(prompt.shape[0], dtype=torch.bool, device=prompt.device)
     for _ in range(max_new_tokens):
         chosen = choose(reader.next_logits(tokens))
         if stop_token is not None:
-            chosen = torch.where(done, pad_token, chosen)
+            assert pad_token is not None
+            chosen = chosen.masked_fill(done, pad_token)
             done = done | (chosen == stop_token)
         tokens = torch.cat((tokens, chosen[:, None]), dim=1)
         if stop_token is not None and bool(done.all()):
@@ -184,7 +196,7 @@ def generate(
     return tokens
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def beam_search(
     model: Transformer,
     prompt: Int[Tensor, "batch prompt"],
@@ -206,7 +218,9 @@ def beam_search(
     finishes in `max_new_tokens`, the best prefix is returned. All prompts have the same
     length; `source_mask` must depend on the key alone, as `padding` does.
     """
-    _check_beams(num_beams, length_penalty, max_new_tokens, model.config.vocab_size)
+    pad_token = stop_token if pad_token is None else pad_token
+    _check_tokens(model.config.vocab_size, stop_token=stop_token, pad_token=pad_token)
+    _check_beams(num_beams, length_penalty, max_new_tokens)
     reader = _reader(
         model, prompt, max_new_tokens, source, source_mask, None, use_cache
     )
@@ -217,15 +231,12 @@ def beam_search(
         reader.cache.reorder(beams.grow(logits))
         if beams.settled():
             break
-    return beams.best(stop_token if pad_token is None else pad_token)
+    return beams.best(pad_token)
 
 
-def _check_beams(beams: int, penalty: float, new: int, vocab_size: int) -> None:
-    if not 1 <= beams <= vocab_size // 2:
-        raise ValueError(
-            f"num_beams must be in 1 ... {vocab_size // 2} (half of vocab_size), "
-            f"not {beams}"
-        )
+def _check_beams(beams: int, penalty: float, new: int) -> None:
+    if beams < 1:
+        raise ValueError(f"num_beams must be at least 1, not {beams}")
     if not penalty >= 0:
         raise ValueError(f"length_penalty must be at least 0, not {penalty}")
     if new < 1:
@@ -259,10 +270,14 @@ class _Beams:
             batch, self.num_beams, vocab
         )
         # At most one candidate of each beam stops, so twice as many suffice.
-        score, index = total.flatten(1).topk(2 * self.num_beams)
+        # A narrow vocabulary may offer fewer; dead ends have a score of -inf.
+        count = min(2, vocab) * self.num_beams
+        score, index = total.flatten(1).topk(count)
         beam, token = index // vocab, index % vocab
         first = torch.arange(batch, device=beam.device)[:, None] * self.num_beams
-        self._finish(score, beam + first, token)
+        # An end must be among the best `num_beams`: one beam is then greedy.
+        best = slice(self.num_beams)
+        self._finish(score[:, best], (beam + first)[:, best], token[:, best])
         score = score.masked_fill(token == self.stop, float("-inf"))
         self.score, keep = score.topk(self.num_beams)
         rows = (beam + first).gather(1, keep).flatten()

@@ -73,7 +73,12 @@ class TransformerConfig:
         return self.d_model // self.num_heads
 
     def _check_types(self) -> None:
-        expected = {"int": int, "int | None": int, "bool": bool, "float": (int, float)}
+        expected: dict[str, type | tuple[type, ...]] = {
+            "int": int,
+            "int | None": int,
+            "bool": bool,
+            "float": (int, float),
+        }
         for field in fields(self):
             value, kind = getattr(self, field.name), str(field.type)
             wanted = expected.get(kind.removeprefix("<class '").removesuffix("'>"))
@@ -97,8 +102,8 @@ class TransformerConfig:
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), not {self.dropout}")
-        if not self.norm_eps > 0:
-            raise ValueError(f"norm_eps must be above 0, not {self.norm_eps}")
+        if not 0 < self.norm_eps < 1:
+            raise ValueError(f"norm_eps must be in (0, 1), not {self.norm_eps}")
 
     def _check_at_least(self, least: int, name: str) -> None:
         value = getattr(self, name)

@@ -86,9 +86,13 @@ def dense(
 ) -> Bool[Tensor, "#batch #heads #queries #keys"]:
     """Write a rule out as a tensor that broadcasts to [batch, heads, queries, keys]."""
     device = query.device
-    return rule(
+    allowed = rule(
         torch.arange(batch, device=device)[:, None, None, None],
         torch.arange(heads, device=device)[:, None, None],
         query[:, None],
         key,
     )
+    if allowed.dtype != torch.bool:
+        raise ValueError(f"a mask rule must return booleans, not {allowed.dtype}")
+    # A rule that does not look at the batch, say, has no axis for it.
+    return allowed[(None,) * (4 - allowed.dim())]

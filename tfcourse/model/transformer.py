@@ -145,7 +145,7 @@ class Transformer(nn.Module):
         read. A source where there is no encoder, none where there is one, ids outside
         the vocabulary and sequences over max_seq_len raise `ValueError`.
         """
-        self._check_family(source, memory, cache)
+        self._check_family(source, memory, source_mask, cache)
         if self.decoder is None:
             return self.encode(tokens, source_mask=mask, position=position)
         if memory is None and source is not None:
@@ -198,10 +198,11 @@ class Transformer(nn.Module):
         self, tokens: Tensor, position: Tensor | None, read: int
     ) -> tuple[Tensor, Rotation | None]:
         """Return token vectors with positions, and the turn of queries and keys."""
-        if tokens.dim() != 2 or tokens.is_floating_point() or tokens.shape[1] == 0:
+        integers = tokens.dtype in (torch.int64, torch.int32)
+        if tokens.dim() != 2 or tokens.numel() == 0 or not integers:
             raise ValueError(
-                "tokens must be integers [batch, seq] with at least one token, not "
-                f"{tokens.dtype} of shape {tuple(tokens.shape)}"
+                "tokens must be int64 or int32 [batch, seq] with at least one token, "
+                f"not {tokens.dtype} of shape {tuple(tokens.shape)}"
             )
         last = read + tokens.shape[1]
         if last > self.config.max_seq_len:
@@ -227,19 +228,24 @@ class Transformer(nn.Module):
         return self.dropout(x), self.positions.rotation(position)
 
     def _check_family(
-        self, source: Tensor | None, memory: Tensor | None, cache: KVCache | None
+        self,
+        source: Tensor | None,
+        memory: Tensor | None,
+        source_mask: MaskRule | None,
+        cache: KVCache | None,
     ) -> None:
         given = (source is not None) + (memory is not None)
-        if self.encoder is not None and self.decoder is not None and given != 1:
+        both_stacks = self.encoder is not None and self.decoder is not None
+        if both_stacks and given != 1:
             raise ValueError(
                 "an encoder-decoder takes either source or memory, "
                 f"but {given} of the two were given"
             )
-        if (self.encoder is None or self.decoder is None) and given:
+        if not both_stacks and (given or source_mask is not None):
             raise ValueError(
                 f"num_encoder_layers={self.config.num_encoder_layers} and "
                 f"num_decoder_layers={self.config.num_decoder_layers}: "
-                "only an encoder-decoder takes a source"
+                "only an encoder-decoder takes a source or a source_mask"
             )
         if self.decoder is None and cache is not None:
             raise ValueError("an encoder sees all tokens at once: it takes no cache")

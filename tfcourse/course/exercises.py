@@ -1,0 +1,53 @@
+"""Checks that a reader runs on an exercise: `check(causal_mask)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tfcourse.course import show
+from tfcourse.course.exercise import Exercise, Result, judge
+from tfcourse.course.exercise_attention import (
+    BLOCK_WEIGHTS,
+    SCALED_WEIGHTS,
+    SPLIT_HEADS,
+)
+from tfcourse.course.exercise_decoder import (
+    CACHED_NUMBERS,
+    CROSS_ATTENTION,
+    DECODER_INPUT,
+    LOG_PROBABILITY,
+)
+from tfcourse.course.exercise_masks import CAUSAL_MASK
+
+EXERCISES: dict[str, Exercise] = {
+    exercise.name: exercise
+    for exercise in (
+        CAUSAL_MASK,
+        SCALED_WEIGHTS,
+        SPLIT_HEADS,
+        BLOCK_WEIGHTS,
+        DECODER_INPUT,
+        CROSS_ATTENTION,
+        LOG_PROBABILITY,
+        CACHED_NUMBERS,
+    )
+}
+
+
+def check(function: Callable[..., Any]) -> None:
+    """Check the reader's function and display what was found; never raises.
+
+    The exercise is found by the function's name.
+    """
+    name = getattr(function, "__name__", str(function))
+    result = find(name, function)
+    show.check(name, result.state, result.items)
+
+
+def find(name: str, function: Callable[..., Any]) -> Result:
+    """Return what the exercise of that name says of a function."""
+    if name in EXERCISES:
+        return judge(EXERCISES[name], function)
+    known = ", ".join(f"`{known}`" for known in EXERCISES)
+    return Result("fail", (f"no exercise has this name; known: {known}",))

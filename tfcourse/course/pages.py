@@ -1,0 +1,190 @@
+"""Writes the parts of the book's pages that the ledger and the notebooks determine.
+
+A page has places for them, `<!-- begin: generated NAME -->` to `<!-- end: … -->`; the
+prose around them is written by hand. Only the standard library and yaml are imported,
+since the book is built without torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfcourse.course import show
+from tfcourse.course.ledger import Claim, Ledger, load_ledger
+
+BLOCKS = {"book/ledger.md": ("claims",), "book/intro.md": ("counts", "chapters")}
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the committed notebooks say: claims recorded, chapters and their minutes."""
+
+    records: Mapping[str, tuple[str, Mapping[str, Any]]]  # id -> notebook, record
+    minutes: Mapping[str, int]  # notebook -> minutes to read
+
+
+def write_pages(root: Path) -> list[Path]:
+    """Bring the generated blocks below `root` up to date; return the changed pages."""
+    changed = []
+    for path, text in _pages(root).items():
+        if text != path.read_text(encoding="utf-8"):
+            replace_file(path, text)
+            changed.append(path)
+    return changed
+
+
+def stale_pages(root: Path) -> list[Path]:
+    """Return the pages whose generated blocks are not up to date; writes nothing."""
+    return [
+        path
+        for path, text in _pages(root).items()
+        if text != path.read_text(encoding="utf-8")
+    ]
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file beside its place and rename it, so that it is never half written."""
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
+
+
+def read_notebooks(folder: Path) -> Written:
+    """Read the records of claims and the minutes to read from executed chapters."""
+    records: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    minutes = {}
+    for path in sorted(folder.glob("[0-9][0-9]*_*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        found = re.search(r"(\d+) minutes", "".join(cells[0]["source"]))
+        minutes[path.stem] = int(found[1]) if found else 0
+        for output in (o for cell in cells for o in cell.get("outputs", [])):
+            entry = output.get("metadata", {}).get("tfcourse", {})
+            for record in entry.get("claims", []):
+                records[record["id"]] = (path.stem, record)
+    return Written(records, minutes)
+
+
+def _pages(root: Path) -> dict[Path, str]:
+    ledger, written = load_ledger(), read_notebooks(root / "notebooks")
+    blocks = {
+        "claims": claims_block(ledger, written),
+        "counts": counts_block(ledger),
+        "chapters": chapters_block(ledger, written),
+    }
+    pages = {}
+    for name, inside in BLOCKS.items():
+        text = (root / name).read_text(encoding="utf-8")
+        for block in inside:
+            text = fill(text, block, blocks[block])
+        pages[root / name] = text
+    return pages
+
+
+def fill(page: str, name: str, block: str) -> str:
+    """Return a page with a block put between its markers.
+
+    Raises ValueError when the page does not have both markers once, in order.
+    """
+    begin = f"<!-- begin: generated {name} -->"
+    end = f"<!-- end: generated {name} -->"
+    if (
+        page.count(begin) != 1
+        or page.count(end) != 1
+        or end not in page.split(begin)[1]
+    ):
+        raise ValueError(f"the page needs {begin!r} and then {end!r}, each once")
+    before, rest = page.split(begin)
+    after = rest.split(end)[1]
+    return f"{before}{begin}\n{block.strip()}\n{end}{after}"
+
+
+# ---- the blocks ---------------------------------------------------------------------
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Return counts in words, as in `7 hold, 15 depend, 1 fails`."""
+    return ", ".join(
+        f"{number} {verdict if number == 1 else verdict.rstrip('s')}"
+        for verdict, number in counts.items()
+    )
+
+
+def counts_block(ledger: Ledger) -> str:
+    """Return the tally of all rows as a list of links to the ledger."""
+    return "\n".join(
+        f"- [{part}](ledger.md)" for part in counted(ledger.counts()).split(", ")
+    )
+
+
+def chapters_block(ledger: Ledger, written: Written) -> str:
+    """Return the table of chapters; those without a notebook have no link."""
+    lines = ["| Chapter | Verdicts | Time |", "|---|---|---|"]
+    for number, chapter in ledger.chapters.items():
+        name = f"{number} · {chapter.title}"
+        counts = minutes = ""
+        if chapter.notebook in written.minutes:
+            name = f"[**{name}**](../notebooks/{chapter.notebook}.ipynb)"
+            counts = counted(ledger.counts(number))
+            minutes = f"{written.minutes[chapter.notebook]} min"
+        cells = (f"{name}<br>{chapter.question}", counts, minutes)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def claims_block(ledger: Ledger, written: Written) -> str:
+    """Return the ledger as one heading and one table for each chapter that has rows."""
+    parts = []
+    for number, chapter in ledger.chapters.items():
+        rows = ledger.of_chapter(number)
+        if rows:
+            lines = [
+                f"## {number} · {chapter.title}\n",
+                f"{len(rows)} sentences: {counted(ledger.counts(number))}.\n",
+                "| Verdict | What people say | Why | Evidence |",
+                "|---|---|---|---|",
+                *(_claim_line(ledger, row, written) for row in rows),
+            ]
+            parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _claim_line(ledger: Ledger, row: Claim, written: Written) -> str:
+    glyph, word = show.VERDICTS[row.verdict]
+    why = f"{row.reason} *Holds when* {row.when}." if row.when else row.reason
+    sources = ledger.cite([row], folder="")
+    cells = (
+        f'**{glyph} {word}** <span id="{row.id}">{row.id}</span>',
+        _in_table(f"“{row.claim}”"),
+        _in_table(why),
+        f"{_evidence(row, written)} {_in_table(sources)}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _evidence(row: Claim, written: Written) -> str:
+    if row.evidence == "citation":
+        return "*Cited.*"
+    notebook, record = written.records.get(row.id, ("", {}))
+    if not record.get("ran"):
+        return "*Not measured yet.*"
+    measured = _in_table(record["measured"]).rstrip(".")
+    link = f"[See it](../notebooks/{notebook}.ipynb#{row.id})"
+    if re.match(r"[a-z]{2}", measured):  # a word, not a symbol such as d or `mask`
+        measured = measured[0].upper() + measured[1:]
+    return f"*Measured.* {measured}. {link}."
+
+
+def _in_table(text: str) -> str:
+    """Return text for a cell of a Markdown table: no bars, no HTML, one line."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+if __name__ == "__main__":
+    for page in write_pages(Path.cwd()):
+        print(f"written: {page}")

@@ -1,0 +1,132 @@
+"""Executes chapters in place, so that a second run gives the same bytes.
+
+    python -m tfcourse.course.refresh 1 6
+
+A notebook is replaced only when all of its cells ran; then the book's generated pages
+follow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+from tqdm import tqdm
+
+from tfcourse.course.ledger import load_ledger
+from tfcourse.course.pages import replace_file, write_pages
+
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+# What a run or an editor adds to a cell and no reader needs.
+VOLATILE = ("execution", "ExecuteTime", "collapsed", "scrolled", "papermill")
+SECONDS = 600  # for one cell
+
+
+def refresh(root: Path, numbers: Sequence[int] = ()) -> list[Path]:
+    """Execute the chapters below `root` (none named: all) and update the pages.
+
+    Returns the notebooks. Raises ValueError for an unknown chapter, and what the
+    notebook raised (as `CellExecutionError`) when a cell fails; the file then stays as
+    it was.
+    """
+    paths = find_notebooks(root / "notebooks", numbers)
+    for path in tqdm(paths, desc="chapters", disable=not sys.stderr.isatty()):
+        replace_file(path, executed(path))
+    write_pages(root)
+    return paths
+
+
+def find_notebooks(folder: Path, numbers: Sequence[int] = ()) -> list[Path]:
+    """Return the notebooks of some chapters, in order; none named: of all.
+
+    Raises ValueError naming the numbers without a notebook and those that have one.
+    """
+    paths = sorted(folder.glob("[0-9][0-9]*_*.ipynb"))
+    known = sorted({int(path.name[:2]) for path in paths})
+    unknown = [number for number in numbers if number not in known]
+    if unknown:
+        raise ValueError(f"no notebook for chapter {unknown}; there are: {known}")
+    return [p for p in paths if not numbers or int(p.name[:2]) in numbers]
+
+
+def executed(path: Path) -> str:
+    """Return the text of a notebook after a run of all its cells, without traces of it.
+
+    One thread, as chapters set it too: sums of floats depend on the number.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    clean(notebook)
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONHASHSEED": "0",
+        "TQDM_DISABLE": "1",
+    }
+    client = NotebookClient(
+        notebook,
+        timeout=SECONDS,
+        kernel_name=KERNEL["name"],
+        record_timing=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(path.parent)}},
+    )
+    bar = tqdm(
+        total=len(notebook.cells), desc=path.stem, disable=not sys.stderr.isatty()
+    )
+    client.on_cell_complete = lambda **_: bar.update()
+    with bar:
+        client.execute(env=environment)
+    clean(notebook, keep_outputs=True)
+    return nbformat.writes(notebook) + "\n"
+
+
+def clean(notebook: NotebookNode, keep_outputs: bool = False) -> None:
+    """Reset what must not differ between two runs: kernel, counts, timings."""
+    notebook.metadata = nbformat.from_dict(
+        {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    )
+    count = 0
+    for cell in notebook.cells:
+        for key in VOLATILE:
+            cell.metadata.pop(key, None)
+        if cell.cell_type != "code":
+            continue
+        if not keep_outputs:
+            cell.outputs, cell.execution_count = [], None
+            continue
+        if cell.source.strip():
+            count += 1
+            cell.execution_count = count
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = count
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    known = ", ".join(str(number) for number in load_ledger().chapters)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "chapter", nargs="*", type=int, help=f"numbers ({known}); none means all"
+    )
+    chosen = parser.parse_args(arguments).chapter
+    try:
+        paths = refresh(Path.cwd(), chosen)
+    except ValueError as error:
+        parser.error(str(error))
+    except CellExecutionError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"executed: {', '.join(path.name for path in paths) or 'nothing'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

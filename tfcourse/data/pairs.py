@@ -1,0 +1,187 @@
+"""Pairs of texts, and the batches that models train on."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from tfcourse.data.tokenizers import Tokenizer
+from tfcourse.model.masks import MaskRule, padding
+
+IGNORE = -100  # a target that no loss is taken of; PyTorch's own default
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Texts with their translations: to train on, to test on, and how to number them.
+
+    No pair of `test` is in `train`.
+    """
+
+    train: list[tuple[str, str]]
+    test: list[tuple[str, str]]
+    tokenizer: Tokenizer
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a model reads, and what it should answer at each position.
+
+    `target` is -100 (`IGNORE`) where nothing is asked. `valid` and `source_valid` are
+    True at real tokens, False at padding; None means that no mask is needed: padding on
+    the right of a causal model is only ever seen by padding.
+    """
+
+    tokens: Int[Tensor, "batch seq"]
+    target: Int[Tensor, "batch seq"]
+    valid: Bool[Tensor, "batch seq"] | None = None
+    source: Int[Tensor, "batch source"] | None = None
+    source_valid: Bool[Tensor, "batch source"] | None = None
+
+    @property
+    def mask(self) -> MaskRule | None:
+        """The rule that hides padding among `tokens`."""
+        return None if self.valid is None else padding(self.valid)
+
+    @property
+    def source_mask(self) -> MaskRule | None:
+        """The rule that hides padding in the source."""
+        return None if self.source_valid is None else padding(self.source_valid)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Return the batch with its tensors on the device."""
+
+        def move(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device)
+
+        return Batch(
+            tokens=self.tokens.to(device),
+            target=self.target.to(device),
+            valid=move(self.valid),
+            source=move(self.source),
+            source_valid=move(self.source_valid),
+        )
+
+
+def pad(
+    rows: Sequence[Sequence[int]], value: int, *, left: bool = False
+) -> Int[Tensor, "batch longest"]:
+    """Stack rows of unequal length, filled with `value` on the right, or the left."""
+    longest = max(map(len, rows))
+    filled = []
+    for row in rows:
+        filling = [value] * (longest - len(row))
+        filled.append([*filling, *row] if left else [*row, *filling])
+    return torch.tensor(filled)
+
+
+def translation_batch(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> Batch:
+    """Batch for an encoder-decoder: it reads the source and the target so far.
+
+    The decoder reads start, y1 ... yn and should answer y1 ... yn, stop (Vaswani et al.
+    2017, section 3: outputs shifted right).
+    """
+    source = pad([tokenizer.encode(text) for text, _ in pairs], tokenizer.pad)
+    output = [tokenizer.encode(text) for _, text in pairs]
+    return Batch(
+        tokens=pad([[tokenizer.start, *ids] for ids in output], tokenizer.pad),
+        target=pad([[*ids, tokenizer.stop] for ids in output], IGNORE),
+        source=source,
+        source_valid=source != tokenizer.pad,
+    )
+
+
+def prefix_batch(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> Batch:
+    """Batch for a decoder alone: the source is a prefix that no loss is taken of.
+
+    A row is x1 ... xm, start, y1 ... yn; asked for is y1 ... yn, stop, from `start` on
+    (Liu et al. 2018, section 4.2.2).
+    """
+    tokens, target = [], []
+    for prefix, text in pairs:
+        before, after = tokenizer.encode(prefix), tokenizer.encode(text)
+        tokens.append([*before, tokenizer.start, *after])
+        target.append([IGNORE] * len(before) + [*after, tokenizer.stop])
+    return Batch(tokens=pad(tokens, tokenizer.pad), target=pad(target, IGNORE))
+
+
+def text_batch(texts: Sequence[str], tokenizer: Tokenizer) -> Batch:
+    """Batch for a language model: each token is to be foretold from those before it."""
+    return prefix_batch([("", text) for text in texts], tokenizer)
+
+
+def label_batch(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> Batch:
+    """Batch for an encoder alone: the answer, one token, is due at the first position.
+
+    `start` stands there, as BERT's [CLS] does (Devlin et al. 2018, section 3). A label
+    of more than one token raises `ValueError`.
+    """
+    labels = [tokenizer.encode(label) for _, label in pairs]
+    for (_, label), ids in zip(pairs, labels, strict=True):
+        if len(ids) != 1:
+            raise ValueError(f"a label must be one token; {label!r} is {len(ids)}")
+    tokens = pad(
+        [[tokenizer.start, *tokenizer.encode(text)] for text, _ in pairs], tokenizer.pad
+    )
+    target = torch.full_like(tokens, IGNORE)
+    target[:, 0] = torch.tensor(labels)[:, 0]
+    return Batch(tokens=tokens, target=target, valid=tokens != tokenizer.pad)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Batches of all items, in a new order each epoch.
+
+    `len` counts those of all epochs; the last of an epoch may be smaller, and none is
+    left out. `batches[k]` depends on the seed and k alone, so that a run can go on from
+    any step. No items, and sizes below 1, raise `ValueError`.
+    """
+
+    items: Sequence[Any]
+    tokenizer: Tokenizer
+    make: Callable[[Sequence[Any], Tokenizer], Batch] = translation_batch
+    size: int = 64
+    epochs: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("size", "epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} must be at least 1, not {getattr(self, name)}"
+                )
+        if not self.items:
+            raise ValueError("there are no items to make batches of")
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches in one pass over the items."""
+        return -(-len(self.items) // self.size)
+
+    def __len__(self) -> int:
+        return self.epochs * self.per_epoch
+
+    def __getitem__(self, index: int) -> Batch:
+        if not 0 <= index < len(self):
+            raise IndexError(f"batch {index} is outside 0 ... {len(self) - 1}")
+        epoch, place = divmod(index, self.per_epoch)
+        return self._batch(self._order(epoch), place)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for epoch in range(self.epochs):
+            order = self._order(epoch)
+            for place in range(self.per_epoch):
+                yield self._batch(order, place)
+
+    def _order(self, epoch: int) -> list[int]:
+        # A generator of its own: the order must not depend on what ran before.
+        shuffled = random.Random(f"{self.seed} {epoch}")
+        return shuffled.sample(range(len(self.items)), len(self.items))
+
+    def _batch(self, order: list[int], place: int) -> Batch:
+        chosen = order[place * self.size : (place + 1) * self.size]
+        return self.make([self.items[i] for i in chosen], self.tokenizer)

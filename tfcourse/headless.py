@@ -1,0 +1,165 @@
+"""Run chapters without a browser: find them, check their parameters, execute them."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# papermill is imported by the functions that need it: it takes over a second, and
+# `tfcourse list` does not.
+
+READERS: dict[str, Callable[[str], Any]] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": lambda text: {"true": True, "false": False}[text.lower()],
+}
+CHOICES = re.compile(r"[\w.-]+( \| [\w.-]+)+")
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A chapter's notebook; `key` is what a reader types: "1", "10", "4a"."""
+
+    key: str
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gave: the notebook written, seconds taken, the error if it failed."""
+
+    notebook: Notebook
+    output: Path
+    seconds: float
+    error: str | None = None
+
+
+def notebook_folder() -> Path:
+    """Return the repository's notebooks, or those of the working directory.
+
+    The first exists in an editable install, which is how the course is installed.
+    """
+    ours = Path(__file__).resolve().parents[1] / "notebooks"
+    return ours if ours.is_dir() else Path.cwd() / "notebooks"
+
+
+def chapters(folder: Path | None = None) -> dict[str, Notebook]:
+    """Find the notebooks `NN_name.ipynb` of a folder, in order, by their key.
+
+    Raises ValueError where there is none.
+    """
+    folder = notebook_folder() if folder is None else folder.resolve()
+    found = {}
+    for path in sorted(folder.glob("*.ipynb")):
+        if match := re.fullmatch(r"(\d\d)([a-z]?)_(\w+)", path.stem):
+            key = f"{int(match[1])}{match[2]}"
+            found[key] = Notebook(key, match[3], path)
+    if not found:
+        raise ValueError(f"no chapter (NN_name.ipynb) in {folder}")
+    return found
+
+
+def title(notebook: Notebook) -> str:
+    """Return the chapter's question, from its first heading `# n · question`."""
+    cells = json.loads(notebook.path.read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells[:1])
+    heading = re.search(r"^# (?:\w+ · )?(.+)$", text, re.MULTILINE)
+    return heading[1] if heading else notebook.name
+
+
+def check_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the given parameters in the types that the notebook declares.
+
+    The notebook's cell tagged `parameters` is the only source: names, types, and in a
+    comment `# smoke | laptop | gpu` the values allowed. papermill itself would run with
+    a wrong name or type and say nothing. Raises ValueError with what is known.
+    """
+    from papermill import inspect_notebook
+
+    declared = inspect_notebook(str(notebook))
+    if not declared:
+        raise ValueError(f"{notebook.name} has no cell tagged 'parameters'")
+    if unknown := sorted(set(given) - set(declared)):
+        raise ValueError(
+            f"unknown parameter {', '.join(unknown)} for {notebook.name}; "
+            f"known: {', '.join(declared)}"
+        )
+    return {name: _read(declared[name], value) for name, value in given.items()}
+
+
+def _read(parameter: Mapping[str, str], value: Any) -> Any:
+    """Read a value, or its spelling on a command line, as the declared type."""
+    name, kind = parameter["name"], parameter["inferred_type_name"]
+    if kind not in READERS:
+        raise ValueError(f"{name} has no type that can be set: {', '.join(READERS)}")
+    if CHOICES.fullmatch(parameter["help"]):
+        known = parameter["help"].split(" | ")
+        if value not in known:
+            raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
+    refusal = f"{name} must be of type {kind}, not {value!r}"
+    if kind == "str" and not isinstance(value, str):
+        raise ValueError(refusal)
+    try:
+        return READERS[kind](str(value))
+    except (ValueError, KeyError):
+        raise ValueError(refusal) from None
+
+
+def run_chapter(
+    notebook: Notebook,
+    out: Path,
+    parameters: Mapping[str, Any],
+    *,
+    progress: bool = False,
+) -> Result:
+    """Execute a chapter into `out`, under the notebook's own file name.
+
+    The notebook is written cell by cell as `NN_name.running.ipynb` and renamed at the
+    end: to `NN_name.ipynb`, or with what it got to as `NN_name.failed.ipynb`. A chapter
+    that fails is reported, not raised, so that the others still run. Raises ValueError
+    where `out` is the folder of the notebooks themselves.
+    """
+    from papermill import execute_notebook
+
+    out = out.resolve()
+    if out == notebook.path.parent:
+        raise ValueError(f"{out} holds the notebooks themselves: choose another folder")
+    running = out / f"{notebook.path.stem}.running.ipynb"
+    output = out / f"{notebook.path.stem}.failed.ipynb"
+    start, error = time.monotonic(), None
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        execute_notebook(
+            notebook.path,
+            running,
+            parameters=dict(parameters),
+            cwd=notebook.path.parent,
+            progress_bar=progress and {"desc": f"{notebook.key} {notebook.name}"},
+            extra_arguments=["--log-level=ERROR"],  # the kernel's own log, to stderr
+        )
+        output.unlink(missing_ok=True)
+        output = out / notebook.path.name
+    except Exception as failure:  # a full disk, a dead kernel, a claim: all reported
+        error = _explain(failure)
+    finally:
+        if running.exists():
+            running.replace(output)
+    return Result(notebook, output, time.monotonic() - start, error)
+
+
+def _explain(failure: Exception) -> str:
+    """Name the first failing cell and its error, or what kept the chapter from it."""
+    from papermill.exceptions import PapermillExecutionError
+
+    if not isinstance(failure, PapermillExecutionError):
+        return f"{type(failure).__name__}: {failure}"
+    line = failure.source.strip().partition("\n")[0]
+    where = f"cell [{failure.exec_count}] `{line}`"
+    return f"{where} raised {failure.ename}: {failure.evalue}"
