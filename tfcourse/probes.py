@@ -222,13 +222,17 @@ def _output(output: Tensor, like: Tensor | None) -> Tensor:
             f"the model returned shape {tuple(output.shape)} for inputs of shape "
             f"{tuple(like.shape)}: a probe compares outputs [batch, seq, ...]"
         )
+    if not output.numel():
+        raise ValueError(f"an output of shape {tuple(output.shape)} shows nothing")
     return output.detach().cpu().double()
 
 
 def _twice(run: Callable[[], Tensor]) -> Tensor:
     """Return the output of `run`, which must be the same when it is called again."""
     first, second = run(), run()
-    if not torch.equal(first.nan_to_num(), second.nan_to_num()):
+    if first.isnan().any():
+        raise AssertionError("the model's output is not a number (nan)")
+    if not torch.equal(first, second):
         raise ValueError(
             "the model gave two outputs for one input, so nothing can be compared: "
             "does model.eval() have to switch dropout off?"
@@ -268,8 +272,8 @@ def _unequal_rows(inputs: Tensor, side: str) -> Bool[Tensor, "batch seq"]:
 def _random_order(count: int, generator: torch.Generator) -> Int[Tensor, " seq"]:
     """Return an order of 0 ... count-1 other than the one they stand in."""
     while True:
-        order = torch.randperm(count, generator=generator)
-        if not torch.equal(order, torch.arange(count)):
+        order = torch.randperm(count, generator=generator, device=generator.device)
+        if order.diff().lt(0).any():
             return order
 
 

@@ -1,0 +1,133 @@
+# Type `make` for the list of commands. Everything is installed into .venv; nothing
+# outside of this folder is changed.
+
+PYTHON ?= python3
+PORT ?= 8000
+JOBS ?= 2
+# For pip, e.g. the index of torch's small CPU build on Linux (see README.md).
+PIP_OPTIONS ?=
+# Exact versions; `CONSTRAINTS=` installs the newest that pyproject.toml allows.
+CONSTRAINTS ?= constraints.txt
+# What `make run` and `make refresh` take: none means all.
+CHAPTERS ?=
+SIZE ?= laptop
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --quiet --disable-pip-version-check install \
+	$(CONSTRAINTS:%=--constraint %) $(PIP_OPTIONS)
+HTML := _build/html/index.html
+PASSED := _build/passed
+STAGES := lint unit headless notebooks
+
+# Every file of the project. A name with a space is not one of ours.
+FIND := find . \( -name .git -o -name .venv -o -name _build -o -name runs \
+	-o -name __pycache__ -o -name '*.egg-info' -o -name '.*_cache' \
+	-o -name .hypothesis -o -name .ipynb_checkpoints -o -name node_modules \
+	-o -name '.coverage*' -o -name '* *' \) -prune -o -type f -print
+SOURCES := $(shell $(FIND))
+BOOK := $(filter ./book/% ./notebooks/% ./tfcourse/% ./_config.yml ./_toc.yml, \
+	$(SOURCES))
+
+# Spinning OpenMP threads make small steps several times slower on a busy machine.
+export OMP_WAIT_POLICY := PASSIVE
+
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: FORCE help book serve install lab run refresh test lint unit headless \
+	notebooks lock clean distclean
+
+help:
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+
+book: $(HTML)  ## render the book from the committed outputs
+	@echo "The book: open $(HTML) in a browser, or type: make serve"
+
+serve: $(HTML)  ## render the book and serve it on this machine
+	@echo "The book: http://127.0.0.1:$(PORT)/ (Ctrl-C ends)"
+	@$(PY) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+install: $(VENV)/.all  ## install everything into .venv, to run and test notebooks
+
+lab: $(VENV)/.all  ## open the notebooks in JupyterLab
+	$(PY) -m jupyterlab notebooks
+
+run: $(VENV)/.all  ## execute chapters into runs/ (CHAPTERS="1 6" SIZE=smoke)
+	$(PY) -m tfcourse.cli run $(CHAPTERS) --size $(SIZE) --out runs
+
+refresh: $(VENV)/.all  ## execute chapters in place, to commit their outputs
+	$(PY) -m tfcourse.course.refresh $(CHAPTERS)
+
+test: $(STAGES:%=$(PASSED)/%) $(HTML)  ## check everything that changed since it passed
+	@echo "Passed on these files: $(STAGES), book. (make NAME runs one again.)"
+
+lint: $(VENV)/.all  ## ... style, format and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+unit: $(VENV)/.all $(HTML)  ## ... the package, the built book
+	$(PY) -m pytest tests -n $(JOBS) --dist loadfile \
+		--cov tfcourse.model --cov tfcourse.generation --cov tfcourse.training \
+		--cov tfcourse.probes --cov-report term:skip-covered --cov-fail-under 95
+
+headless: $(VENV)/.all  ## ... chapters by papermill, at the smallest size
+	$(PY) -m tfcourse.cli run --size smoke --out runs/smoke
+	$(PY) -m papermill --no-progress-bar notebooks/06_encoder_decoder.ipynb \
+		runs/smoke/papermill.ipynb -p size smoke
+
+notebooks: $(VENV)/.all  ## ... the notebooks as committed, cell by cell
+	OMP_NUM_THREADS=1 $(PY) -m pytest --nbval-lax --nbval-cell-timeout 600 \
+		--nbval-current-env -n $(JOBS) --dist loadfile notebooks
+
+lock: $(VENV)/.all  ## write the installed versions into constraints.txt
+	@sed '/^#/!d' constraints.txt > constraints.new
+	@$(PY) -m pip freeze --exclude-editable | sed 's/+cpu$$//' >> constraints.new
+	@mv constraints.new constraints.txt
+
+clean:  ## remove what was built, run or cached
+	rm -rf _build runs .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name .venv -prune -o -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean  ## the same, and the virtual environment
+	rm -rf $(VENV) tfcourse.egg-info
+
+# A stage that passed is not run again until a file changes, comes or goes. The time
+# stamp is of the start, so that a change made meanwhile is not missed.
+$(PASSED)/%: $(SOURCES) _build/files $(VENV)/.all
+	@mkdir -p $(@D) && touch $@.started
+	@$(MAKE) --no-print-directory $*
+	@mv $@.started $@
+
+$(HTML): $(BOOK) _build/files $(VENV)/.book
+	$(VENV)/bin/jupyter-book build --all -W -n --keep-going .
+
+# Rewritten only when a file came or went.
+_build/files: FORCE
+	@mkdir -p $(@D) && $(FIND) | sort > $@.new
+	@if cmp -s $@ $@.new; then rm $@.new; else mv $@.new $@; fi
+
+# A virtual environment does not survive a move: one of another folder is made anew.
+ifneq ($(shell cat $(VENV)/.made 2>/dev/null),$(CURDIR))
+$(VENV)/.made: FORCE
+endif
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
+		"Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ..."; \
+		exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo \
+		"$(PYTHON) lacks venv; on Debian or Ubuntu: apt-get install python3-venv"; \
+		exit 1; }
+	$(PYTHON) -m venv $(if $(wildcard $@),--clear) $(VENV)
+	@echo '$(CURDIR)' > $@
+
+# The book alone needs neither torch nor the package.
+$(VENV)/.book: $(VENV)/.made pyproject.toml $(CONSTRAINTS)
+	@$(PY) -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb')); \
+		print(*project['project']['optional-dependencies']['book'], sep='\n')" > $@.txt
+	$(PIP) -r $@.txt
+	@touch $@
+
+$(VENV)/.all: $(VENV)/.book
+	$(PIP) --editable '.[lab,book,test]'
+	@touch $@

@@ -1,0 +1,14 @@
+"""What the book needs beyond Jupyter Book: verdicts, alt text, anchors, repairs."""
+
+from sphinx.application import Sphinx
+
+from . import anchors, figures, layout, theme, verdicts
+
+MODULES = (verdicts, layout, figures, anchors, theme)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Connect every part; called by Sphinx."""
+    for module in MODULES:
+        module.setup(app)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,207 @@
+/* Upgrades of pages that already work without it: judge before you read the verdicts,
+   a quiz that answers, a ledger that filters, and keyboard access to what scrolls. */
+(() => {
+  "use strict";
+
+  const make = (tag, props = {}, ...children) => {
+    const node = Object.assign(document.createElement(tag), props);
+    node.append(...children);
+    return node;
+  };
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+
+  // What people say: one button that hides the verdicts of the list below it.
+  function addHideButton(list) {
+    const button = make("button", {
+      type: "button",
+      className: "tf-button",
+      textContent: "Hide the verdicts and judge first",
+    });
+    button.setAttribute("aria-pressed", "false");
+    button.addEventListener("click", () => {
+      const hidden = list.classList.toggle("tf-hide");
+      button.setAttribute("aria-pressed", String(hidden));
+    });
+    list.before(button);
+  }
+
+  // Quiz: the list becomes radio buttons, the answer opens when it was found.
+  function upgradeQuiz(quiz, index) {
+    const question = quiz.querySelector(".tf-q");
+    const list = quiz.querySelector("ol");
+    const answer = quiz.querySelector("details");
+    const options = [...list.children].map((item, n) => makeOption(item, n + 1, index));
+    const status = make("span", { role: "status" });
+    const form = make(
+      "form",
+      {},
+      make("fieldset", {}, make("legend", {}, ...question.childNodes), ...options),
+      make(
+        "div",
+        { className: "tf-row" },
+        make("button", { className: "tf-button tf-main", textContent: "Check" }),
+        status,
+      ),
+    );
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      status.textContent = judge(options, quiz.dataset.key, answer);
+    });
+    form.addEventListener("change", () => {
+      options.forEach(clearMark);
+      status.textContent = "";
+    });
+    question.remove();
+    list.replaceWith(form);
+  }
+
+  function makeOption(item, number, quiz) {
+    const input = make("input", { type: "radio", name: `tf-quiz-${quiz}`, value: number });
+    const text = make("span", {}, ...item.childNodes);
+    return make("label", { className: "tf-opt" }, input, text);
+  }
+
+  function judge(options, key, answer) {
+    options.forEach(clearMark);
+    const chosen = options.find((option) => option.control.checked);
+    if (!chosen) {
+      options[0].control.focus();
+      return "Choose an answer first.";
+    }
+    const right = chosen.control.value === key;
+    chosen.classList.add(right ? "tf-right" : "tf-wrong");
+    const word = right ? "✓ Right" : "✗ Not this one";
+    chosen.append(make("span", { className: "tf-word", textContent: word }));
+    if (!right) return "Not this one. Try again, or open the answer.";
+    answer.open = true;
+    return "Right. The answer below says why.";
+  }
+
+  function clearMark(option) {
+    option.classList.remove("tf-right", "tf-wrong");
+    option.querySelector(".tf-word")?.remove();
+  }
+
+  // Ledger: rows become cards; `display: grid` may drop the roles of a table, so they
+  // are written out. Then a form that shows the rows that fit.
+  const VERDICTS = { holds: "Holds", depends: "Depends", fails: "Fails" };
+
+  function upgradeLedger(tables) {
+    tables.forEach(stack);
+    const rows = tables.flatMap((table) => all("tbody tr", table).map(describeRow));
+    const { form, fields } = makeFilter(rows.length);
+    const update = () => filterRows(rows, tables, fields);
+    form.addEventListener("input", update);
+    form.addEventListener("submit", (event) => event.preventDefault());
+    tables[0].closest("section").before(form);
+    const wanted = new URLSearchParams(location.search).get("verdict");
+    if (wanted in VERDICTS) {
+      for (const [verdict, box] of Object.entries(fields.boxes)) {
+        box.checked = verdict === wanted;
+      }
+    }
+    const showTarget = () => {
+      const target = location.hash && document.getElementById(location.hash.slice(1));
+      if (!target) return;
+      if (target.closest("[hidden]")) {
+        form.reset();
+        update();
+      }
+      target.scrollIntoView();
+    };
+    addEventListener("hashchange", showTarget);
+    update();
+    showTarget();
+  }
+
+  function stack(table) {
+    table.classList.add("tf-stack");
+    table.setAttribute("role", "table");
+    const roles = { "thead, tbody": "rowgroup", tr: "row", th: "columnheader", td: "cell" };
+    for (const [selector, role] of Object.entries(roles)) {
+      all(selector, table).forEach((node) => node.setAttribute("role", role));
+    }
+  }
+
+  function describeRow(row) {
+    const mark = row.querySelector(".tf-mark");
+    return {
+      row,
+      verdict: Object.keys(VERDICTS).find((name) => mark.classList.contains(`tf-${name}`)),
+      evidence: row.cells[3].textContent.trim().split(/\W/, 1)[0].toLowerCase(),
+      text: row.textContent.toLowerCase(),
+    };
+  }
+
+  function makeFilter(count) {
+    const search = make("input", { type: "search", id: "tf-find" });
+    const evidence = make("select", { id: "tf-evidence" });
+    for (const word of ["Any evidence", "Measured", "Cited"]) {
+      const value = word === "Any evidence" ? "" : word.toLowerCase();
+      evidence.append(make("option", { value, textContent: word }));
+    }
+    const boxes = {};
+    const labels = Object.entries(VERDICTS).map(([verdict, word]) => {
+      boxes[verdict] = make("input", { type: "checkbox", defaultChecked: true });
+      const mark = make("span", { className: `tf-mark tf-${verdict}`, textContent: word });
+      return make("label", {}, boxes[verdict], mark);
+    });
+    const status = make("p", { role: "status" });
+    const form = make(
+      "form",
+      { className: "tf-filter", role: "search" },
+      field("Find in the ledger", search),
+      field("Evidence", evidence),
+      make("fieldset", {}, make("legend", { textContent: "Show" }), ...labels),
+      status,
+    );
+    form.setAttribute("aria-label", "Filter the ledger");
+    return { form, fields: { search, evidence, boxes, status, count } };
+  }
+
+  function field(text, control) {
+    const label = make("label", { className: "tf-field", textContent: text });
+    label.htmlFor = control.id;
+    return make("div", {}, label, control);
+  }
+
+  function filterRows(rows, tables, fields) {
+    const words = fields.search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let shown = 0;
+    for (const { row, verdict, evidence, text } of rows) {
+      const fits =
+        fields.boxes[verdict].checked &&
+        (!fields.evidence.value || fields.evidence.value === evidence) &&
+        words.every((word) => text.includes(word));
+      row.hidden = !fits;
+      shown += fits;
+    }
+    for (const table of tables) {
+      const section = table.closest("section");
+      section.hidden = all("tbody tr", table).every((row) => row.hidden);
+      all(`.page-toc a[href="#${section.id}"]`).forEach((link) => {
+        link.parentElement.hidden = section.hidden;
+      });
+    }
+    fields.status.textContent = `${shown} of ${fields.count} sentences`;
+  }
+
+  // What scrolls sideways must be reachable by keyboard, and only then.
+  function markScrollable() {
+    const scrollable =
+      ".bd-article :is(pre, details, mjx-container[display], .text_html, .pst-scrollable-table-container)";
+    for (const node of all(scrollable)) {
+      if (node.scrollWidth > node.clientWidth + 1) node.tabIndex = 0;
+      else node.removeAttribute("tabindex");
+    }
+  }
+
+  all("ol.tf-sentences").forEach(addHideButton);
+  all(".tf-quiz").forEach(upgradeQuiz);
+  const ledger = all("table.tf-ledger");
+  if (ledger.length) upgradeLedger(ledger);
+  addEventListener("load", markScrollable);
+  addEventListener("resize", markScrollable);
+  document.addEventListener("toggle", markScrollable, true);
+  window.MathJax?.startup?.promise.then(markScrollable);
+})();

@@ -1,0 +1,321 @@
+"""The book in a browser: nothing fails, everything can be reached and read."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from built_book import Book, listed_pages
+
+PAGES = [*listed_pages(), "search"]
+CHAPTERS = [page for page in PAGES if page.startswith("notebooks/")]
+LEDGER = "book/ledger"
+AXE = Path(__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+
+WIDTHS = (320, 375, 640, 768, 1024, 1280, 1600)
+# What axe looks at: a wide and a narrow window.
+LOOKS = [(width, theme) for width in (1280, 375) for theme in ("light", "dark")]
+
+OPEN_ALL = "document.querySelectorAll('details').forEach(one => one.open = true)"
+VIOLATIONS = """async () => (await axe.run({resultTypes: ['violations']})).violations
+    .map(one => [one.id, one.nodes.map(node => node.html)])"""
+TOO_WIDE = "() => document.documentElement.scrollWidth > window.innerWidth"
+
+
+class Visit:
+    """A browser's page, and what went wrong on it."""
+
+    def __init__(self, page: Any, address: str) -> None:
+        self.page = page
+        self.address = address
+        self.troubles: list[str] = []
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.troubles.append(f"error: {error}"))
+        page.on("request", self._request)
+        page.on("response", self._response)
+
+    def _console(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.troubles.append(f"{message.type}: {message.text}")
+
+    def _request(self, request: Any) -> None:
+        if not request.url.startswith((self.address, "data:", "blob:")):
+            self.troubles.append(f"request to {request.url}")
+
+    def _response(self, response: Any) -> None:
+        if response.status >= 400:
+            self.troubles.append(f"{response.status}: {response.url}")
+
+    def open(self, path: str) -> Any:
+        """Open a page, wait for its scripts and formulas, and return it."""
+        self.page.goto(f"{self.address}{path}")
+        self.page.wait_for_function("document.readyState === 'complete'")
+        self.page.evaluate("window.MathJax?.startup?.promise")
+        return self.page
+
+
+@pytest.fixture
+def visit(browser: Any, address: str) -> Iterator[Visit]:
+    """Return a fresh visit: light theme, 1280 pixels wide."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    yield Visit(context.new_page(), address)
+    context.close()
+
+
+@pytest.fixture
+def violations() -> Callable[[Any], list[str]]:
+    """Return a function that runs axe on a page as it is."""
+
+    def run(page: Any) -> list[str]:
+        if not page.evaluate("'axe' in window"):
+            page.evaluate(AXE)
+        return page.evaluate(VIOLATIONS)
+
+    return run
+
+
+def set_theme(page: Any, theme: str) -> None:
+    """Let the system ask for light or dark, and wait until the page has followed."""
+    page.emulate_media(color_scheme=theme)
+    page.wait_for_function(f"document.documentElement.dataset.theme === '{theme}'")
+
+
+def use(page: Any) -> None:
+    """Bring a page into its used state: all open, quizzes answered, ledger filtered."""
+    page.evaluate(OPEN_ALL)
+    for quiz in page.locator(".tf-quiz").all():
+        quiz.locator("input").first.check()
+        quiz.get_by_role("button", name="Check").click()
+    for button in page.get_by_role("button", name="Hide the verdicts").all():
+        button.click()
+    for search in page.get_by_label("Find in the ledger").all():
+        search.fill("the")
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_page_is_in_order(
+    visit: Visit, violations: Callable[[Any], list[str]], path: str
+) -> None:
+    page = visit.open(f"{path}.html")
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        assert not page.evaluate(TOO_WIDE), f"{width} px is too narrow"
+    for state in (lambda page: None, use):
+        state(page)
+        for width, theme in LOOKS:
+            page.set_viewport_size({"width": width, "height": 900})
+            set_theme(page, theme)
+            assert violations(page) == [], f"{width} px, {theme}, {state}"
+    page.set_viewport_size({"width": WIDTHS[0], "height": 900})
+    assert not page.evaluate(TOO_WIDE), "too narrow with everything open"
+    assert visit.troubles == []
+
+
+def test_a_violation_would_be_found(
+    visit: Visit, violations: Callable[[Any], list[str]]
+) -> None:
+    page = visit.open("book/intro.html")
+    page.evaluate("document.querySelector('.bd-article h1').style.color = '#eeeeee'")
+    assert [name for name, _ in violations(page)] == ["color-contrast"]
+
+
+def test_the_start_leads_to_the_landing_page(visit: Visit) -> None:
+    page = visit.open("index.html")
+    page.wait_for_url("**/book/intro.html")
+    assert page.title().startswith("Start")
+
+
+def test_there_is_one_search_and_it_finds(visit: Visit) -> None:
+    page = visit.open("book/intro.html")
+    assert page.locator(".search-button__button:visible").count() == 1
+    page.set_viewport_size({"width": 375, "height": 900})
+    assert page.locator(".search-button__button:visible").count() == 1
+    page = visit.open("search.html?q=softmax")
+    page.locator("#search-results li").first.wait_for()
+    assert visit.troubles == []
+
+
+@pytest.mark.parametrize("path", CHAPTERS)
+def test_verdicts_can_be_hidden_by_keyboard(visit: Visit, path: str) -> None:
+    page = visit.open(f"{path}.html")
+    button = page.get_by_role("button", name="Hide the verdicts").first
+    marks = page.locator(".tf-sentences .tf-mark")
+    button.focus()
+    page.keyboard.press("Space")
+    assert button.get_attribute("aria-pressed") == "true"
+    assert not any(mark.is_visible() for mark in marks.all())
+    lines = page.locator(".tf-sentences .tf-quote").evaluate_all(
+        "all => all.map(one => getComputedStyle(one).textDecorationLine)"
+    )
+    assert set(lines) == {"none"}
+    page.keyboard.press("Space")
+    assert all(mark.is_visible() for mark in marks.all())
+
+
+@pytest.mark.parametrize("path", CHAPTERS)
+def test_quizzes_work_by_keyboard(visit: Visit, path: str) -> None:
+    page = visit.open(f"{path}.html")
+    quizzes = page.locator(".tf-quiz").all()
+    assert quizzes
+    for quiz in quizzes:
+        status, answer = quiz.get_by_role("status"), quiz.locator("details")
+        check = quiz.get_by_role("button", name="Check")
+        options = quiz.get_by_role("radio")
+        key = int(str(quiz.get_attribute("data-key"))) - 1
+
+        check.focus()
+        page.keyboard.press("Enter")
+        assert status.inner_text() == "Choose an answer first."
+
+        page.keyboard.press("Space")  # the focus is on the first option
+        for place in range(options.count()):
+            if place:
+                page.keyboard.press("ArrowDown")
+            assert options.nth(place).is_checked()
+            if place != key:
+                page.keyboard.press("Enter")
+                assert status.inner_text().startswith("Not this one.")
+                assert answer.get_attribute("open") is None
+
+        options.nth(key).focus()
+        page.keyboard.press("Space")
+        page.keyboard.press("Tab")
+        assert check.evaluate("one => one === document.activeElement")
+        page.keyboard.press("Enter")
+        assert status.inner_text().startswith("Right.")
+        assert answer.get_attribute("open") is not None
+    assert visit.troubles == []
+
+
+def shown(page: Any) -> int:
+    """Return how many rows of the ledger are visible."""
+    return page.locator(".tf-ledger tbody tr:visible").count()
+
+
+def test_ledger_is_filtered_by_keyboard(visit: Visit) -> None:
+    page = visit.open(f"{LEDGER}.html")
+    total, status = shown(page), page.get_by_role("status")
+    assert status.inner_text() == f"{total} of {total} sentences"
+
+    fails = page.get_by_role("checkbox", name="Fails")
+    fails.focus()
+    page.keyboard.press("Space")
+    without = shown(page)
+    assert 0 < without < total
+    assert page.locator(".tf-ledger .tf-fails:visible").count() == 0
+    assert status.inner_text() == f"{without} of {total} sentences"
+    page.keyboard.press("Space")
+    assert shown(page) == total
+
+    page.get_by_label("Evidence").focus()
+    page.keyboard.press("c")  # for Cited
+    cited = shown(page)
+    assert cited == page.locator(".tf-ledger em:text-is('Cited.'):visible").count()
+    assert 0 < cited < total
+
+    page.get_by_label("Evidence").select_option("")
+    page.get_by_label("Find in the ledger").focus()
+    page.keyboard.type("encoder SELF-attention")
+    texts = page.locator(".tf-ledger tbody tr:visible").all_inner_texts()
+    assert texts
+    assert all("encoder" in t.lower() for t in texts)
+    assert all("self-attention" in t.lower() for t in texts)
+
+
+def test_chapters_without_a_row_to_show_are_hidden(visit: Visit) -> None:
+    page = visit.open(f"{LEDGER}.html")
+    headings = page.locator(".bd-article h2:visible")
+    contents = page.locator(".page-toc a:visible")
+    assert headings.count() == contents.count() > 1
+    page.get_by_label("Find in the ledger").fill("C6 ")
+    page.get_by_label("Find in the ledger").fill("no row has these words")
+    assert (headings.count(), contents.count(), shown(page)) == (0, 0, 0)
+
+
+def test_tally_opens_the_ledger_filtered(visit: Visit) -> None:
+    page = visit.open("book/intro.html")
+    count = page.locator(".tf-tally .tf-fails strong").inner_text()
+    page.locator(".tf-tally .tf-fails a").click()
+    page.wait_for_url("**/ledger.html?verdict=fails")
+    assert shown(page) == int(count)
+    assert page.locator(".tf-ledger .tf-mark:visible:not(.tf-fails)").count() == 0
+    assert not page.get_by_role("checkbox", name="Holds").is_checked()
+
+
+def test_a_link_to_a_row_shows_and_marks_it(visit: Visit) -> None:
+    page = visit.open(f"{LEDGER}.html?verdict=holds#C6")
+    row = page.locator("tr:has(#C6)")
+    assert row.is_visible()
+    background = "one => getComputedStyle(one).backgroundColor"
+    other = page.locator("tr:has(#C7)")
+    assert row.evaluate(background) != other.evaluate(background)
+    top = row.evaluate("one => one.getBoundingClientRect().top")
+    assert 40 < top < 400
+
+
+def test_rows_keep_their_roles_as_cards(visit: Visit) -> None:
+    page = visit.open(f"{LEDGER}.html")
+    table = page.get_by_role("table").first
+    assert table.get_by_role("columnheader").count() == 4
+    assert table.get_by_role("row").nth(1).get_by_role("cell").count() == 4
+
+
+@pytest.fixture
+def plain(browser: Any, address: str) -> Iterator[Any]:
+    """Return a browser's page without JavaScript."""
+    context = browser.new_context(java_script_enabled=False)
+    yield context.new_page()
+    context.close()
+
+
+def test_pages_work_without_javascript(plain: Any, address: str) -> None:
+    plain.goto(f"{address}{CHAPTERS[0]}.html")
+    edge = plain.locator(".tf-verdict.tf-fails").first.evaluate(
+        "one => getComputedStyle(one).borderLeftColor"
+    )
+    assert edge == "rgb(143, 18, 56)"
+    assert plain.locator(".tf-quiz ol li").first.is_visible()
+    assert plain.locator(".tf-quiz summary").first.is_visible()
+    plain.goto(f"{address}{LEDGER}.html")
+    assert shown(plain) > 1
+
+
+def test_pages_work_from_files(browser: Any, book: Book) -> None:
+    context = browser.new_context()
+    visit = Visit(context.new_page(), book.html.as_uri() + "/")
+    page = visit.open(f"{CHAPTERS[0]}.html")
+    assert page.locator(".tf-quiz form").count() > 0
+    assert page.locator("mjx-container").count() > 0
+    assert visit.troubles == []
+    context.close()
+
+
+def test_figures_follow_the_theme(visit: Visit) -> None:
+    page = visit.open(f"{CHAPTERS[0]}.html")
+    figure = page.locator(".cell_output img").first
+    style = "one => getComputedStyle(one).filter"
+    assert figure.evaluate(style) == "none"
+    set_theme(page, "dark")
+    assert "invert(1)" in figure.evaluate(style)
+
+
+def test_print_shows_what_is_folded_on_white(visit: Visit) -> None:
+    page = visit.open(f"{CHAPTERS[0]}.html")
+    set_theme(page, "dark")
+    page.emulate_media(media="print")
+    assert page.locator(".tf-instead details p").first.is_visible()
+    assert not page.get_by_role("button", name="Hide the verdicts").first.is_visible()
+    body = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert body == "rgb(255, 255, 255)"
+    figure = page.locator(".cell_output img").first
+    assert figure.evaluate("one => getComputedStyle(one).filter") == "none"
+
+
+def test_icons_survive_forced_colours(visit: Visit) -> None:
+    page = visit.open(f"{CHAPTERS[0]}.html")
+    page.emulate_media(forced_colors="active")
+    icon = page.locator(".tf-mark").first.evaluate(
+        "one => getComputedStyle(one, '::before').backgroundColor"
+    )
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert icon != ground

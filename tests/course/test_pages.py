@@ -1,0 +1,151 @@
+"""The generated parts of pages say what ledger and notebooks say, and nothing else."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tfcourse.course import pages
+from tfcourse.course.ledger import load_ledger
+
+
+def notebook(records: list[dict[str, Any]], minutes: str = "25 minutes") -> str:
+    output = {
+        "output_type": "display_data",
+        "data": {},
+        "metadata": {"tfcourse": {"claims": records}},
+    }
+    title = {"cell_type": "markdown", "source": ["# 1 · Parts\n", f"*{minutes}*"]}
+    code = {"cell_type": "code", "source": "", "outputs": [output, {"name": "stdout"}]}
+    return json.dumps({"cells": [title, code]})
+
+
+def record(id_: str, measured: str, ran: bool = True) -> dict[str, Any]:
+    return {"id": id_, "verdict": "fails", "measured": measured, "ran": ran}
+
+
+PAGE = (
+    "Before.\n<!-- begin: generated {0} -->\nold\n<!-- end: generated {0} -->\nAfter.\n"
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "book").mkdir()
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "book/ledger.md").write_text(PAGE.format("claims"), encoding="utf-8")
+    intro = PAGE.format("counts") + PAGE.format("chapters")
+    (tmp_path / "book/intro.md").write_text(intro, encoding="utf-8")
+    records = [record("C6", "weights | change by < 0.1."), record("C7", "", ran=False)]
+    path = tmp_path / "notebooks/01_components.ipynb"
+    path.write_text(notebook(records), encoding="utf-8")
+    return tmp_path
+
+
+def line_of(text: str, id_: str) -> str:
+    return next(line for line in text.splitlines() if f'id="{id_}"' in line)
+
+
+def test_pages_are_written_once_and_then_up_to_date(root: Path) -> None:
+    both = [root / "book/ledger.md", root / "book/intro.md"]
+    assert pages.stale_pages(root) == both
+    assert pages.write_pages(root) == both
+    assert pages.write_pages(root) == pages.stale_pages(root) == []
+    text = both[0].read_text(encoding="utf-8")
+    assert text.startswith("Before.\n<!-- begin: generated claims -->\n## 1 · ")
+    assert text.endswith("|\n<!-- end: generated claims -->\nAfter.\n")
+    assert "\nold\n" not in text
+    assert sorted(p.name for p in (root / "book").iterdir()) == [
+        "intro.md",
+        "ledger.md",
+    ]
+
+
+def test_a_measured_row_says_what_was_measured_and_where(root: Path) -> None:
+    pages.write_pages(root)
+    line = line_of((root / "book/ledger.md").read_text(encoding="utf-8"), "C6")
+    claim = load_ledger().row("C6").claim
+    assert line.startswith(f'| **✗ Fails** <span id="C6">C6</span> | “{claim}” | ')
+    assert (
+        r"| *Measured.* Weights \| change by &lt; 0.1. "
+        "[See it](../notebooks/01_components.ipynb#C6). "
+        "[Vaswani 2017, equation 1](bibliography.md#vaswani2017attention) |"
+    ) in line
+
+
+def test_a_row_that_was_not_decided_is_not_called_measured(root: Path) -> None:
+    pages.write_pages(root)
+    text = (root / "book/ledger.md").read_text(encoding="utf-8")
+    for id_ in ("C7", "C9"):  # recorded at a size that does not train; not recorded
+        assert "*Not measured yet.*" in line_of(text, id_)
+    assert "*Cited.* [Vaswani" in line_of(text, "C2")
+
+
+def test_every_row_stands_once_and_depends_says_when(root: Path) -> None:
+    pages.write_pages(root)
+    text = (root / "book/ledger.md").read_text(encoding="utf-8")
+    for row in load_ledger().claims.values():
+        assert text.count(f'id="{row.id}"') == 1
+        assert line_of(text, row.id).replace(r"\|", "").count("|") == 5
+        assert ("*Holds when*" in line_of(text, row.id)) == (row.verdict == "depends")
+
+
+def test_only_chapters_with_a_notebook_are_linked_and_counted(root: Path) -> None:
+    pages.write_pages(root)
+    text = (root / "book/intro.md").read_text(encoding="utf-8")
+    counts = pages.counted(load_ledger().counts(1))
+    assert (
+        "| [**1 · Core components**](../notebooks/01_components.ipynb)<br>What are the "
+        f"core components of a Transformer? | {counts} | 25 min |"
+    ) in text.replace(" network?", "?")
+    second = next(line for line in text.splitlines() if line.startswith("| 2 · "))
+    assert second.endswith("? |  |  |")
+    assert text.count("<br>") == 10
+
+
+def test_counts_are_those_of_the_ledger(root: Path) -> None:
+    pages.write_pages(root)
+    text = (root / "book/intro.md").read_text(encoding="utf-8")
+    counts = load_ledger().counts()
+    assert f"- [{counts['holds']} hold](ledger.md)\n- [{counts['depends']} d" in text
+
+
+def test_counts_agree_with_their_verbs() -> None:
+    counts = {"holds": 1, "depends": 0, "fails": 2}
+    assert pages.counted(counts) == "1 holds, 0 depend, 2 fail"
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["", PAGE.format("y"), PAGE.format("x") * 2, PAGE.format("x").split("old")[0]],
+)
+def test_a_page_without_its_markers_is_refused(page: str) -> None:
+    with pytest.raises(ValueError, match="begin: generated x"):
+        pages.fill(page, "x", "new")
+
+
+@pytest.mark.parametrize(
+    ("measured", "shown"), [("d is 3", "d is 3"), ("`x` is 3", "`x` is 3"), ("Δ", "Δ")]
+)
+def test_symbols_keep_their_case(root: Path, measured: str, shown: str) -> None:
+    path = root / "notebooks/01_components.ipynb"
+    path.write_text(notebook([record("C6", measured)]), encoding="utf-8")
+    pages.write_pages(root)
+    text = (root / "book/ledger.md").read_text(encoding="utf-8")
+    assert f"*Measured.* {shown}. [See it]" in line_of(text, "C6")
+
+
+def test_a_failed_write_leaves_the_old_page(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = root / "book/ledger.md"
+    before = path.read_text(encoding="utf-8")
+
+    def full(*arguments: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(pages.os, "replace", full)
+    with pytest.raises(OSError, match="no space"):
+        pages.replace_file(path, "new")
+    assert path.read_text(encoding="utf-8") == before

@@ -1,0 +1,115 @@
+"""The `tfcourse` command: what it prints, what it refuses, how it exits."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import tfcourse
+from tfcourse.cli import app
+
+Write = Callable[..., Path]
+FAILS = 'raise ValueError("not today")'
+
+
+def call(*arguments: object) -> tuple[int, str, str]:
+    """Return exit code, output and error output of `tfcourse` with the arguments."""
+    result = CliRunner().invoke(app, [str(one) for one in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_the_version_is_the_package_s() -> None:
+    assert call("--version") == (0, f"{tfcourse.__version__}\n", "")
+
+
+def test_list_shows_number_name_and_question(write_chapter: Write) -> None:
+    folder = write_chapter("03_attention").parent
+    code, printed, _ = call("list", "--notebooks", folder)
+    assert code == 0
+    assert printed.split(maxsplit=2) == ["3", "attention", "What is attention?\n"]
+
+
+def test_chosen_chapters_run_and_the_others_do_not(
+    write_chapter: Write, tmp_path: Path
+) -> None:
+    folder = write_chapter("01_a", "print(size)").parent
+    write_chapter("02_b", FAILS)
+    out = tmp_path / "out"
+    code, printed, errors = call(
+        "run", "01", "1", "--size", "smoke", "--out", out, "--notebooks", folder
+    )
+    assert (code, errors) == (0, "")
+    assert printed.split()[:3] == ["1", "a", "done"]
+    assert printed.split()[-1] == str(out / "01_a.ipynb")
+    assert [path.name for path in out.iterdir()] == ["01_a.ipynb"]
+
+
+def test_a_failing_chapter_does_not_stop_the_others(
+    write_chapter: Write, tmp_path: Path
+) -> None:
+    folder = write_chapter("01_a", FAILS).parent
+    write_chapter("02_b")
+    out = tmp_path / "out"
+    code, printed, errors = call("run", "--out", out, "--notebooks", folder)
+    assert code == 1
+    assert [line.split()[1:3] for line in printed.splitlines()] == [
+        ["a", "failed"],
+        ["b", "done"],
+    ]
+    assert errors == (
+        f"tfcourse: 01_a.ipynb: cell [2] `{FAILS}` raised ValueError: not today\n"
+    )
+    assert {path.name for path in out.iterdir()} == {
+        "01_a.failed.ipynb",
+        "02_b.ipynb",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["11"], "unknown chapter 11; known: 1 (a), 2 (b)"),
+        (["0", "1", "x"], "unknown chapter 0, x; known: 1 (a), 2 (b)"),
+        (["--size", "huge"], "unknown size 'huge'; known: smoke, laptop, gpu"),
+        (["--device", "tpu"], "unknown device 'tpu'; known: auto, cpu, cuda, mps"),
+        (["--seed", "first"], "seed must be of type int, not 'first'"),
+        (["-p", "steps=3"], "unknown parameter steps for 01_a.ipynb; known: size, "),
+        (["-p", "seed"], "-p takes name=value, not 'seed'"),
+        (["1", "2", "-p", "seed=x"], "seed must be of type int, not 'x'"),
+    ],
+)
+def test_what_is_not_known_is_refused_before_anything_runs(
+    write_chapter: Write, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    folder = write_chapter("01_a").parent
+    write_chapter("02_b")
+    out = tmp_path / "out"
+    code, printed, errors = call("run", *arguments, "--out", out, "--notebooks", folder)
+    assert (code, printed) == (2, "")
+    assert errors.startswith(f"tfcourse: {message}")
+    assert not out.exists()
+
+
+def test_the_notebooks_folder_is_refused_as_output(write_chapter: Write) -> None:
+    folder = write_chapter("01_a").parent
+    code, _, errors = call("run", "--out", folder, "--notebooks", folder)
+    assert code == 2
+    assert "choose another folder" in errors
+
+
+@pytest.mark.parametrize("command", ["list", "run"])
+def test_a_folder_without_chapters_is_refused(tmp_path: Path, command: str) -> None:
+    code, _, errors = call(command, "--notebooks", tmp_path)
+    assert code == 2
+    assert str(tmp_path) in errors
+
+
+def test_listing_is_quick_because_it_loads_neither_torch_nor_papermill() -> None:
+    program = "import sys, tfcourse.cli; print(*sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert not {"torch", "papermill", "matplotlib"} & set(run.stdout.split())

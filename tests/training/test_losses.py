@@ -1,0 +1,132 @@
+"""The token loss: the formula, the sum and the count, and what it refuses."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tfcourse.training.losses import token_loss
+
+
+def some_logits(*shape: int) -> tuple[Tensor, Tensor]:
+    """Return float64 logits, and targets of which about a third are ignored."""
+    logits = torch.randn(*shape, dtype=torch.float64)
+    target = torch.randint(shape[-1], shape[:-1])
+    target[torch.rand(shape[:-1]) < 0.3] = -100
+    target[..., 0] = -100
+    return logits, target
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
+@pytest.mark.parametrize("shape", [(4, 5, 11), (7, 11)])
+def test_the_sum_is_pytorchs_and_the_formulas(
+    shape: tuple[int, ...], smoothing: float
+) -> None:
+    logits, target = some_logits(*shape)
+    total, count = token_loss(logits, target, label_smoothing=smoothing)
+    theirs = F.cross_entropy(
+        logits.flatten(0, -2),
+        target.flatten(),
+        reduction="sum",
+        label_smoothing=smoothing,
+    )
+    by_hand = 0.0
+    for row, right in zip(logits.flatten(0, -2), target.flatten(), strict=True):
+        if right != -100:
+            wanted = torch.full_like(row, smoothing / 11)
+            wanted[right] += 1 - smoothing
+            by_hand -= (wanted * row.log_softmax(-1)).sum()
+    torch.testing.assert_close(total, theirs)
+    torch.testing.assert_close(total, by_hand)
+    assert count.item() == (target != -100).sum().item() > 0
+
+
+def test_sums_of_parts_are_the_sum_of_the_whole() -> None:
+    logits, target = some_logits(6, 5, 11)
+    whole, count = token_loss(logits, target, label_smoothing=0.1)
+    parts = [
+        token_loss(logits[rows], target[rows], label_smoothing=0.1)
+        for rows in (slice(0, 1), slice(1, 6))
+    ]
+    torch.testing.assert_close(sum(total for total, _ in parts), whole)
+    assert sum(n for _, n in parts) == count
+
+
+def test_what_is_ignored_gets_no_gradient() -> None:
+    logits, target = some_logits(4, 5, 11)
+    logits.requires_grad_()
+    total, _ = token_loss(logits, target, label_smoothing=0.1)
+    total.backward()
+    got_some = logits.grad.abs().sum(-1) > 0
+    assert torch.equal(got_some, target != -100)
+
+
+def test_another_number_can_be_the_one_that_is_ignored() -> None:
+    logits, target = some_logits(4, 5, 11)
+    renamed = target.masked_fill(target == -100, 7)
+    seven_too = target.masked_fill(target == 7, -100)
+    ours, count = token_loss(logits, renamed, ignore=7)
+    expected, expected_count = token_loss(logits, seven_too)
+    assert ours == expected
+    assert count == expected_count
+
+
+def test_nothing_to_count_is_zero_of_zero() -> None:
+    total, count = token_loss(torch.randn(2, 3, 5), torch.full((2, 3), -100))
+    assert (total.item(), count.item()) == (0.0, 0)
+
+
+def test_sixteen_bit_logits_are_summed_in_thirty_two() -> None:
+    logits = torch.randn(4096, 11).bfloat16()
+    target = torch.randint(11, (4096,))
+    total, _ = token_loss(logits, target)
+    assert total.dtype == torch.float32
+    exact, _ = token_loss(logits.double(), target)
+    assert abs(total.item() - exact.item()) < 1e-5 * exact.item()
+
+
+def test_sum_and_count_stay_on_the_device() -> None:
+    total, count = token_loss(
+        torch.randn(2, 3, 5, device="meta"),
+        torch.zeros(2, 3, dtype=torch.long, device="meta"),
+    )
+    assert total.is_meta
+    assert count.is_meta
+    assert not count.is_floating_point()
+
+
+@pytest.mark.parametrize(
+    ("logits", "target"),
+    [((2, 3, 5), (2, 4)), ((2, 3, 5), (6,)), ((2, 3, 5), (2, 3, 5)), ((), ())],
+)
+def test_shapes_that_do_not_match_are_named(
+    logits: tuple[int, ...], target: tuple[int, ...]
+) -> None:
+    with pytest.raises(ValueError, match="shapes are") as error:
+        token_loss(torch.zeros(logits), torch.zeros(target, dtype=torch.long))
+    assert f"{logits} and {target}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("logits", "target", "named"),
+    [
+        (torch.float32, torch.float32, "torch.float32 and torch.float32"),
+        (torch.int64, torch.int64, "torch.int64 and torch.int64"),
+        (torch.float32, torch.int32, "torch.float32 and torch.int32"),
+    ],
+)
+def test_types_that_do_not_fit_are_named(
+    logits: torch.dtype, target: torch.dtype, named: str
+) -> None:
+    with pytest.raises(ValueError, match=named):
+        token_loss(torch.zeros(2, 5, dtype=logits), torch.zeros(2, dtype=target))
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0, float("nan")])
+def test_smoothing_out_of_range_is_named(smoothing: float) -> None:
+    with pytest.raises(ValueError, match=f"label_smoothing .* not {smoothing}"):
+        token_loss(
+            torch.zeros(2, 5),
+            torch.zeros(2, dtype=torch.long),
+            label_smoothing=smoothing,
+        )
