@@ -100,7 +100,8 @@ $(PASSED)/%: $(SOURCES) _build/files $(VENV)/.all
 	@mv $@.started $@
 
 $(HTML): $(BOOK) _build/files $(VENV)/.book
-	$(VENV)/bin/jupyter-book build --all -W -n --keep-going .
+	$(VENV)/bin/jupyter-book build -q --all -W -n --keep-going .
+	@touch $@
 
 # Rewritten only when a file came or went.
 _build/files: FORCE

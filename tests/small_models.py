@@ -25,11 +25,12 @@ POSITIONS = get_args(Position)
 @contextmanager
 def no_shape_checks() -> Iterator[None]:
     """Let wrong arguments reach the package's own checks, as they do for users."""
+    before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
         yield
     finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+        jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def small_config(family: str = "decoder", **options: Any) -> TransformerConfig:

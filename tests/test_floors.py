@@ -1,6 +1,7 @@
 """A file of the package imports only from lower floors, and `model` only itself."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -109,6 +110,17 @@ def test_every_module_has_a_floor_and_imports_only_from_lower_ones() -> None:
 
 def test_no_floor_is_kept_for_a_module_that_is_gone() -> None:
     assert set(FLOOR) <= set(package_sources())
+
+
+def test_the_contributors_page_shows_the_same_floors() -> None:
+    page = PACKAGE.parent / "book" / "contributing.md"
+    text = page.read_text(encoding="utf-8")
+    shown = {
+        f"tfcourse.{module}": int(floor)
+        for floor, row in re.findall(r"^\| (\d+) \| (.*) \|$", text, re.MULTILINE)
+        for module in re.findall(r"`([\w.]+)`", row)
+    }
+    assert shown == FLOOR
 
 
 EMPTY = {

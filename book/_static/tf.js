@@ -82,12 +82,23 @@
     option.querySelector(".tf-word")?.remove();
   }
 
-  // Ledger: rows become cards; `display: grid` may drop the roles of a table, so they
-  // are written out. Then a form that shows the rows that fit.
+  // Rows become cards: in the ledger always, in a chapter's table of lesser claims where
+  // it is narrow. Another `display` may drop the roles of a table, so they are written
+  // out.
+  function stack(table, style) {
+    table.classList.add(style);
+    table.setAttribute("role", "table");
+    const roles = { "thead, tbody": "rowgroup", tr: "row", th: "columnheader", td: "cell" };
+    for (const [selector, role] of Object.entries(roles)) {
+      all(selector, table).forEach((node) => node.setAttribute("role", role));
+    }
+  }
+
+  // Ledger: a form that shows the rows that fit.
   const VERDICTS = { holds: "Holds", depends: "Depends", fails: "Fails" };
 
   function upgradeLedger(tables) {
-    tables.forEach(stack);
+    tables.forEach((table) => stack(table, "tf-stack"));
     const rows = tables.flatMap((table) => all("tbody tr", table).map(describeRow));
     const { form, fields } = makeFilter(rows.length);
     const update = () => filterRows(rows, tables, fields);
@@ -112,15 +123,6 @@
     addEventListener("hashchange", showTarget);
     update();
     showTarget();
-  }
-
-  function stack(table) {
-    table.classList.add("tf-stack");
-    table.setAttribute("role", "table");
-    const roles = { "thead, tbody": "rowgroup", tr: "row", th: "columnheader", td: "cell" };
-    for (const [selector, role] of Object.entries(roles)) {
-      all(selector, table).forEach((node) => node.setAttribute("role", role));
-    }
   }
 
   function describeRow(row) {
@@ -198,6 +200,7 @@
 
   all("ol.tf-sentences").forEach(addHideButton);
   all(".tf-quiz").forEach(upgradeQuiz);
+  all(".tf-claims table").forEach((table) => stack(table, "tf-narrow"));
   const ledger = all("table.tf-ledger");
   if (ledger.length) upgradeLedger(ledger);
   addEventListener("load", markScrollable);

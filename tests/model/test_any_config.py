@@ -52,7 +52,7 @@ DECODERS = st.sampled_from(["decoder", "encoder-decoder"])
 EXACT = {"atol": 1e-8, "rtol": 1e-8}
 
 
-@settings(max_examples=50)
+@settings(max_examples=60)
 @given(DECODERS, options(), LAYERS, st.booleans(), SEEDS)
 def test_every_decoder_is_causal_and_cached_and_recorded_alike(
     family: str, chosen: dict[str, Any], layers: int, train: bool, seed: int
@@ -79,7 +79,7 @@ def test_every_decoder_is_causal_and_cached_and_recorded_alike(
     assert_matches_reference(recorded, run, tokens, **EXACT)
 
 
-@settings(max_examples=25)
+@settings(max_examples=30)
 @given(options(), st.sampled_from(["left", "right"]), SEEDS)
 def test_every_encoder_ignores_padding(
     chosen: dict[str, Any], side: str, seed: int

@@ -310,6 +310,23 @@ def test_the_models_number_format_is_kept(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("position", POSITIONS)
+def test_mixed_precision_needs_no_help(family: str, position: str) -> None:
+    model = small_model(family, position=position)
+    tokens, given = some_tokens(), source_for(model)
+    expected = model(tokens, **given)
+    with torch.autocast("cpu", torch.bfloat16):
+        fast = model(tokens, **given)
+        with record_attention(model):
+            slow = model(tokens, **given)
+        if model.decoder is not None:
+            model(tokens, cache=KVCache(), **given)
+        fast.float().square().mean().backward()
+    for found in (fast, slow):
+        assert (found - expected).norm() < 0.05 * expected.norm()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_saved_weights_give_the_same_model(family: str) -> None:
     first, second = (small_model(family, norm="rms", gated=True) for _ in range(2))
     tokens, given = some_tokens(), source_for(first)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -145,13 +146,14 @@ class Attention(nn.Module):
     def _project_cross(
         self, x: Tensor, memory: Tensor, cache: LayerCache | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        def project() -> KeyValue:
-            parts = self._linear(memory, self.sizes[0], None).chunk(2, dim=-1)
-            return self._split_heads(parts[0]), self._split_heads(parts[1])
-
         query = self._split_heads(self._linear(x, 0, self.sizes[0]))
+        project = partial(self._project_memory, memory)
         key, value = project() if cache is None else cache.remember(project)
         return query, key, value
+
+    def _project_memory(self, memory: Tensor) -> KeyValue:
+        key, value = self._linear(memory, self.sizes[0], None).chunk(2, dim=-1)
+        return self._split_heads(key), self._split_heads(value)
 
     def _linear(self, x: Tensor, start: int, stop: int | None) -> Tensor:
         """Apply rows start:stop of the packed projection."""

@@ -1,6 +1,7 @@
 """The parts of a block: feed-forward network, residual path, norms."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -100,17 +101,17 @@ class Block(nn.Module):
         cache: LayerCache | None = None,
     ) -> Stream:
         """Pass x through the sub-layers; masks are True where attention is allowed."""
-
-        def own(y: Tensor) -> Tensor:
-            return self.self_attention(
-                y, mask=mask, rotation=rotation, is_causal=is_causal, cache=cache
-            )
-
-        def cross(y: Tensor) -> Tensor:
-            assert self.cross_attention is not None
-            return self.cross_attention(y, memory, mask=memory_mask, cache=cache)
-
+        own = partial(
+            self.self_attention,
+            mask=mask,
+            rotation=rotation,
+            is_causal=is_causal,
+            cache=cache,
+        )
         x = self.around_self(x, own)
-        if self.around_cross is not None:
+        if self.cross_attention is not None and self.around_cross is not None:
+            cross = partial(
+                self.cross_attention, memory=memory, mask=memory_mask, cache=cache
+            )
             x = self.around_cross(x, cross)
         return self.around_feed_forward(x, self.feed_forward)

@@ -79,8 +79,11 @@ def backward(
     """Leave the gradient of the mean loss in the parameters, cut to norm `clip`.
 
     Returns mean loss, gradient norm before the cut, and number of targets, as tensors:
-    nothing here waits for the device.
+    nothing here waits for the device. A `clip` that is not above 0 raises `ValueError`;
+    None cuts nothing.
     """
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip must be a norm above 0, or None, not {clip}")
     total, count = loss(model, batch)
     mean = total / count
     mean.backward()
@@ -102,7 +105,7 @@ def train_step(
     A batch without targets raises `ValueError`, a loss or gradient that is not finite
     `DivergenceError`; the parameters are then as they were.
     """
-    optimizer.zero_grad()
+    model.zero_grad()
     mean, norm, count = backward(model, batch, loss=loss, clip=clip)
     result = StepResult(mean.item(), norm.item(), int(count))
     if result.tokens == 0:
