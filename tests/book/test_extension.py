@@ -2,7 +2,8 @@
 
 import base64
 import io
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace, patch_docutils
 
+EXTENSIONS = str(ROOT / "book" / "_ext")
 SETTINGS = {
     "extensions": ["myst_nb", "sphinxcontrib.bibtex", "tfbook"],
     "bibtex_bibfiles": ["works.bib"],
@@ -65,26 +67,35 @@ class Built:
         return found
 
 
-@pytest.fixture
-def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Built]:
+@pytest.fixture(scope="module")
+def build(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[..., Built]]:
     """Return a function that builds a notebook of the given cells, with a ledger."""
-    monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))
 
     def run(*cells: nbformat.NotebookNode) -> Built:
-        title = nbformat.v4.new_markdown_cell("# Title")
-        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        notebook = nbformat.v4.new_notebook(
-            cells=[title, *cells], metadata={"kernelspec": kernel}
-        )
-        nbformat.write(notebook, tmp_path / "index.ipynb")
-        (tmp_path / "ledger.md").write_text(LEDGER, encoding="utf-8")
-        (tmp_path / "works.md").write_text(WORKS, encoding="utf-8")
-        Image.new("L", (4, 4)).save(tmp_path / "dot.png")
-        entry = "@misc{ba2016layer, author={A. Ba}, title={Norm}, year={2016}}"
-        (tmp_path / "works.bib").write_text(entry, encoding="utf-8")
-        return make(tmp_path)
+        folder = tmp_path_factory.mktemp("small")
+        write(folder, cells)
+        return make(folder)
 
-    return run
+    sys.path.append(EXTENSIONS)
+    yield run
+    sys.path.remove(EXTENSIONS)
+
+
+def write(folder: Path, cells: Iterable[nbformat.NotebookNode]) -> None:
+    """Write the sources of a small book."""
+    title = nbformat.v4.new_markdown_cell("# Title")
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(
+        cells=[title, *cells], metadata={"kernelspec": kernel}
+    )
+    nbformat.write(notebook, folder / "index.ipynb")
+    (folder / "ledger.md").write_text(LEDGER, encoding="utf-8")
+    (folder / "works.md").write_text(WORKS, encoding="utf-8")
+    Image.new("L", (4, 4)).save(folder / "dot.png")
+    entry = "@misc{ba2016layer, author={A. Ba}, title={Norm}, year={2016}}"
+    (folder / "works.bib").write_text(entry, encoding="utf-8")
 
 
 def make(source: Path) -> Built:
@@ -187,7 +198,7 @@ def test_accepts_what_is_right(build: Callable[..., Built]) -> None:
 # ---- what it draws ------------------------------------------------------------------
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def drawn(build: Callable[..., Built]) -> Built:
     """Build a chapter that has everything the extension recognises."""
     built = build(
