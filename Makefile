@@ -66,7 +66,7 @@ lint: $(VENV)/.all  ## ... style, format and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-unit: $(VENV)/.all $(HTML)  ## ... the package, the built book
+unit: $(VENV)/.all  ## ... the package, and a build of the book in a browser
 	$(PY) -m pytest tests -n $(JOBS) --dist loadfile \
 		--cov tfcourse.model --cov tfcourse.generation --cov tfcourse.training \
 		--cov tfcourse.probes --cov-report term:skip-covered --cov-fail-under 95

@@ -1,4 +1,4 @@
-"""One readable Transformer, and a course that puts what is said about it to the test."""
+"""One readable Transformer, and a course that tests what is said about it."""
 
 import os
 

@@ -142,7 +142,7 @@ def run_chapter(
             parameters=dict(parameters),
             cwd=notebook.path.parent,
             progress_bar=progress and {"desc": f"{notebook.key} {notebook.name}"},
-            extra_arguments=["--log-level=ERROR"],  # the kernel's own log, to stderr
+            extra_arguments=["--log-level=CRITICAL"],  # of the kernel, on stderr
         )
         output.unlink(missing_ok=True)
         output = out / notebook.path.name

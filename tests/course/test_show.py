@@ -147,6 +147,8 @@ def test_tables_have_scoped_headers_and_formatted_numbers(displayed: Any) -> Non
     assert table.find_all("th")[2].text == "a < b"
     with pytest.raises(ValueError, match="a row of 1 cells under 2"):
         show.table(["a", "b"], [["x"]])
+    with pytest.raises(ValueError, match="needs a name"):
+        show.table(["", "b"], [["x", 1]])
 
 
 # ---- experiments --------------------------------------------------------------------

@@ -177,8 +177,11 @@ def at_most(fractions: Iterable[Any], decimals: int = 0) -> str:
 def table_html(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
     """Return a table with scoped headers; numbers are formatted by `num`.
 
-    Raises ValueError when a row has another length than the header.
+    Raises ValueError when a row has another length than the header, and when a column
+    has no name: a screen reader has nothing else to say of it.
     """
+    if not all(str(name).strip() for name in header):
+        raise ValueError(f"each column needs a name, got {list(header)!r}")
     for row in rows:
         if len(row) != len(header):
             raise ValueError(f"a row of {len(row)} cells under {len(header)}: {row!r}")

@@ -66,9 +66,9 @@ def mark_facts(doctree: nodes.document) -> None:
 def draw_tally(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Turn the list of counts of the landing page into bars that link to the ledger."""
     for bullets in list(doctree.findall(nodes.bullet_list)):
-        matches = [TALLY.fullmatch(item.astext()) for item in bullets]
+        matches = [match for one in bullets if (match := TALLY.fullmatch(one.astext()))]
         links = list(bullets.findall(nodes.reference))
-        if len(matches) == 3 and all(matches) and len(links) == 3:
+        if len(bullets) == len(matches) == len(links) == 3:
             bars = "".join(map(tally_bar, matches, links))
             html = f'<ul class="tf-tally">{bars}</ul>'
             bullets.replace_self(nodes.raw("", html, format="html"))

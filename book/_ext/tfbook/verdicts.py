@@ -34,8 +34,8 @@ def mark_verdicts(app: Sphinx, doctree: nodes.document) -> None:
         elif isinstance(paragraph.parent.parent, nodes.enumerated_list):
             draw_sentence(paragraph, verdict)
     for text in list(doctree.findall(nodes.Text)):
-        if in_table(text) and COUNTS.search(text):
-            draw_counts(text)
+        if in_table(text) and (match := COUNTS.search(text)):
+            draw_counts(text, match)
 
 
 def leading(paragraph: nodes.Element) -> nodes.Node | None:
@@ -109,9 +109,8 @@ def in_table(text: nodes.Text) -> bool:
     return isinstance(text.parent.parent, nodes.entry)
 
 
-def draw_counts(text: nodes.Text) -> None:
+def draw_counts(text: nodes.Text, match: re.Match[str]) -> None:
     """Show `7 hold, 14 depend, 2 fail` as icons; the words stay for who listens."""
-    match = COUNTS.search(text)
     counts = nodes.inline(classes=["tf-counts"])
     for verdict, number in zip(VERDICTS.values(), match.groups(), strict=True):
         count = nodes.inline(classes=["tf-count", f"tf-{verdict}"])
