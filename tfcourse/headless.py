@@ -121,10 +121,9 @@ def run_chapter(
 ) -> Result:
     """Execute a chapter into `out`, under the notebook's own file name.
 
-    The notebook is written cell by cell as `NN_name.running.ipynb` and renamed at the
-    end: to `NN_name.ipynb`, or with what it got to as `NN_name.failed.ipynb`. A chapter
-    that fails is reported, not raised, so that the others still run. Raises ValueError
-    where `out` is the folder of the notebooks themselves.
+    It is written cell by cell as `NN_name.running.ipynb`, and in the end renamed to
+    `NN_name.ipynb`, or `NN_name.failed.ipynb`. A failure is reported, not raised, so
+    that other chapters still run. Raises ValueError if `out` is the notebooks' folder.
     """
     from papermill import execute_notebook
 

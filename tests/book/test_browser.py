@@ -13,10 +13,10 @@ LEDGER = "book/ledger"
 AXE = Path(__file__).with_name("axe.min.js").read_text(encoding="utf-8")
 
 WIDTHS = (320, 375, 640, 768, 1024, 1280, 1600)
-# What axe looks at: a page as it opens, and one where everything was used.
-FRESH_LOOKS = [(width, theme) for width in (1280, 375) for theme in ("light", "dark")]
+# What axe looks at: a page as it opens, and one where everything was used. Together
+# wide and narrow, light and dark; every run costs a second or two on a chapter.
+FRESH_LOOKS = [(1280, "light"), (375, "dark")]
 USED_LOOKS = [(1280, "dark"), (375, "light")]
-
 # Of folded code the first: it is much, and all of it looks the same.
 OPEN_ALL = """document.querySelectorAll('details').forEach(one => {
     one.open = !document.querySelector('.tf-code[open]') || !one.matches('.tf-code');
@@ -162,7 +162,7 @@ def test_quizzes_work_by_keyboard(visit: Visit, path: str) -> None:
     page = visit.open(f"{path}.html")
     quizzes = page.locator(".tf-quiz").all()
     assert quizzes
-    for quiz in quizzes:
+    for quiz in quizzes[:2]:
         answer_by_keyboard(page, quiz)
     assert visit.troubles == []
 
