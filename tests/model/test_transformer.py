@@ -320,7 +320,10 @@ def test_mixed_precision_needs_no_help(family: str, position: str) -> None:
         with record_attention(model):
             slow = model(tokens, **given)
         if model.decoder is not None:
-            model(tokens, cache=KVCache(), **given)
+            cache = KVCache()
+            model(tokens, cache=cache, **given)
+            kept = [part.dtype for layer in cache.layers for part in layer.own]
+            assert set(kept) == {torch.bfloat16}  # half the memory
         fast.float().square().mean().backward()
     for found in (fast, slow):
         assert (found - expected).norm() < 0.05 * expected.norm()
