@@ -18,7 +18,7 @@ PIP := $(PY) -m pip --quiet --disable-pip-version-check install \
 	$(CONSTRAINTS:%=--constraint %) $(PIP_OPTIONS)
 HTML := _build/html/index.html
 PASSED := _build/passed
-STAGES := lint unit headless notebooks
+STAGES := lint unit pages headless notebooks
 
 # Every file of the project. A name with a space is not one of ours.
 FIND := find . \( -name .git -o -name .venv -o -name _build -o -name runs \
@@ -34,8 +34,8 @@ export OMP_WAIT_POLICY := PASSIVE
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: FORCE help book serve install lab run refresh test lint unit headless \
-	notebooks lock clean distclean
+.PHONY: FORCE help book serve install lab run refresh test lint unit pages \
+	headless notebooks lock clean distclean
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -66,10 +66,13 @@ lint: $(VENV)/.all  ## ... style, format and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-unit: $(VENV)/.all  ## ... the package, and a build of the book in a browser
-	$(PY) -m pytest tests -n $(JOBS) --dist loadfile \
+unit: $(VENV)/.all  ## ... the package and its tests' coverage
+	$(PY) -m pytest tests --ignore tests/book -n $(JOBS) --dist loadfile \
 		--cov tfcourse.model --cov tfcourse.generation --cov tfcourse.training \
 		--cov tfcourse.probes --cov-report term:skip-covered --cov-fail-under 95
+
+pages: $(VENV)/.all  ## ... the built book, in a browser
+	$(PY) -m pytest tests/book -n $(JOBS) --dist loadfile
 
 headless: $(VENV)/.all  ## ... chapters by papermill, at the smallest size
 	$(PY) -m tfcourse.cli run --size smoke --out runs/smoke

@@ -7,6 +7,8 @@ from typing import Any, get_args
 import jaxtyping
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from tfcourse.model.attention import Attention
 from tfcourse.model.config import Position, TransformerConfig
@@ -20,6 +22,21 @@ FAMILIES = {
     "decoder": {"num_decoder_layers": 2},
 }
 POSITIONS = get_args(Position)
+
+
+class EverythingOn(TorchDispatchMode):
+    """Fail as soon as an operation makes a tensor on another device."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device = device
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for part in tree_leaves(made):
+            if isinstance(part, Tensor):
+                assert part.device.type == self.device, f"{func} made {part.device}"
+        return made
 
 
 @contextmanager

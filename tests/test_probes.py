@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from small_models import no_shape_checks, small_model, some_tokens
+from small_models import EverythingOn, no_shape_checks, small_model, some_tokens
 from torch import Tensor, nn
 
 from tfcourse.model.masks import padding
@@ -491,12 +491,13 @@ def test_no_gradient_is_kept() -> None:
 def test_probes_work_where_the_inputs_are() -> None:
     model = small_model("encoder", position="none")
     tokens = some_tokens()
-    with torch.device("meta"):  # where anything made without a device would be
+    # On `meta` is what is made without a device.
+    with torch.device("meta"), EverythingOn("cpu"):
         assert_permutation_equivariant(model, tokens)
         assert_padding_invariant(
             lambda ids, valid: model(ids, mask=padding(valid)), tokens
         )
         assert_causal(running_sum, tokens)
     decoder = small_model()
-    with torch.device("meta"):
+    with torch.device("meta"), EverythingOn("cpu"):
         assert_cache_equals_full(lambda ids, cache: decoder(ids, cache=cache), tokens)
