@@ -67,7 +67,7 @@ lint: $(VENV)/.all  ## ... style, format and types
 	$(PY) -m mypy
 
 unit: $(VENV)/.all  ## ... the package and its tests' coverage
-	$(PY) -m pytest tests --ignore tests/book -n $(JOBS) --dist loadfile \
+	$(PY) -m pytest tests --ignore tests/book -n $(JOBS) --dist worksteal \
 		--cov tfcourse.model --cov tfcourse.generation --cov tfcourse.training \
 		--cov tfcourse.probes --cov-report term:skip-covered --cov-fail-under 95
 

@@ -119,10 +119,10 @@ def test_a_window_limits_what_is_seen() -> None:
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_padding_changes_nothing(family: str, position: str, side: str) -> None:
     model = small_model(family, position=position)
-    given = source_for(model, batch=1)
+    given = memory_for(model, batch=1)
 
     def run(tokens: Tensor, valid: Tensor) -> Tensor:
-        more = {name: part.expand(len(tokens), -1) for name, part in given.items()}
+        more = {name: part.expand(len(tokens), -1, -1) for name, part in given.items()}
         mask, position = padding(valid), counted(valid)
         return model(tokens, mask=mask, position=position, **more)
 
