@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import jaxtyping
 import torch
@@ -22,6 +22,11 @@ FAMILIES = {
     "decoder": {"num_decoder_layers": 2},
 }
 POSITIONS = get_args(Position)
+CHOICES = {
+    name: get_args(kind)
+    for name, kind in get_type_hints(TransformerConfig).items()
+    if get_origin(kind) is Literal
+}
 
 
 class EverythingOn(TorchDispatchMode):

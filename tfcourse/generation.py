@@ -1,13 +1,15 @@
 """Text from a model, one token at a time: greedy, sampled, and by beam search."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tfcourse.model.cache import KVCache
+from tfcourse.model.cache import KVCache, StaticKVCache
 from tfcourse.model.masks import MaskRule, dense, padding
 from tfcourse.model.transformer import Transformer
 
@@ -72,41 +74,70 @@ def keep_top_p(
     return value.masked_fill(drop, float("-inf")).gather(-1, index.argsort(-1))
 
 
+def penalise_repetition(
+    logits: Float[Tensor, "batch vocab"],
+    tokens: Int[Tensor, "batch seq"],
+    penalty: float,
+    valid: Bool[Tensor, "batch seq"] | None = None,
+) -> Float[Tensor, "batch vocab"]:
+    """Make tokens that a row holds already less likely, for a penalty above 1.
+
+    Their logits are divided by it where positive, multiplied where negative; `valid`
+    is False at tokens that do not count. Source: Keskar et al. 2019, section 4.1.
+    """
+    if not penalty > 0:
+        raise ValueError(f"repetition_penalty must be above 0, not {penalty}")
+    counts = torch.ones_like(tokens) if valid is None else valid.long()
+    seen = torch.zeros_like(logits, dtype=torch.long).scatter_add(1, tokens, counts)
+    less_likely = torch.where(logits > 0, logits / penalty, logits * penalty)
+    return torch.where(seen > 0, less_likely, logits)
+
+
 @dataclass
 class _Reader:
     """Feeds tokens to a model and returns the logits that follow the last one.
 
-    `valid` is True at real tokens of the prompt; positions count these only, so that a
-    prompt padded on the left reads like the prompt alone.
+    `valid` is True at real tokens; positions count these only, so that a prompt padded
+    on the left reads like the prompt alone.
     """
 
     model: Transformer
     memory: Tensor | None
     source_mask: MaskRule | None
     valid: Tensor | None
-    use_cache: bool
-    cache: KVCache = field(default_factory=KVCache)
+    cache: KVCache | None
+    read: int = 0
 
     def next_logits(self, tokens: Tensor) -> Tensor:
         """Return the logits after `tokens`, [batch, vocab]; all of them are passed."""
         mask, position = None, None
         if self.valid is not None:
             grown = tokens.shape[1] - self.valid.shape[1]
-            valid = torch.nn.functional.pad(self.valid, (0, grown), value=True)
-            mask, position = padding(valid), (valid.long().cumsum(1) - 1).clamp(min=0)
-        read = self.cache.length if self.use_cache else 0
-        hidden = self.model.hidden(
-            tokens[:, read:],
+            self.valid = F.pad(self.valid, (0, grown), value=True)
+            mask = padding(self._per_slot(self.valid))
+            position = (self.valid.long().cumsum(1) - 1).clamp(min=0)[:, self.read :]
+        logits = self.model(
+            tokens[:, self.read :],
             mask=mask,
             source_mask=self.source_mask,
             memory=self.memory,
-            position=None if position is None else position[:, read:],
-            cache=self.cache if self.use_cache else None,
+            position=position,
+            cache=self.cache,
+            output="last",
         )
-        return self.model.head(hidden[:, -1:])[:, 0]
+        self.read = 0 if self.cache is None else tokens.shape[1]
+        return logits[:, 0]
+
+    def _per_slot(self, valid: Tensor) -> Tensor:
+        """Return `valid` for all slots of the cache, the empty ones too."""
+        if not isinstance(self.cache, StaticKVCache):
+            return valid
+        return F.pad(valid, (0, self.cache.capacity - valid.shape[1]), value=False)
 
     def spread(self, batch: int, copies: int) -> None:
         """Repeat each row `copies` times, so that a prompt's beams stand together."""
+        if self.valid is not None:
+            self.valid = self.valid.repeat_interleave(copies, dim=0)
         if self.memory is None:
             return
         device, length = self.memory.device, self.memory.shape[1]
@@ -118,6 +149,7 @@ class _Reader:
         self.memory = self.memory.repeat_interleave(copies, dim=0)
 
 
+@torch.no_grad()
 def _reader(
     model: Transformer,
     prompt: Tensor,
@@ -125,7 +157,7 @@ def _reader(
     source: Tensor | None,
     source_mask: MaskRule | None,
     prompt_mask: Tensor | None,
-    use_cache: bool,
+    cache: KVCache | None,
 ) -> _Reader:
     config = model.config
     if config.num_decoder_layers == 0:
@@ -146,20 +178,31 @@ def _reader(
         )
     if prompt_mask is not None and not bool(prompt_mask[:, -1].all()):
         raise ValueError("pad prompts on the left: their last token must be a real one")
-    memory = None
-    if source is not None:
-        memory = model.encode(source, source_mask=source_mask)
-    return _Reader(model, memory, source_mask, prompt_mask, use_cache)
+    if cache is not None and int(cache.length):
+        raise ValueError(
+            f"the cache has read {int(cache.length)} tokens: pass a new one"
+        )
+    memory = None if source is None else model.encode(source, source_mask)
+    return _Reader(model, memory, source_mask, prompt_mask, cache)
 
 
-def _check_tokens(vocab_size: int, **tokens: int | None) -> None:
-    for name, token in tokens.items():
-        if token is not None and not 0 <= token < vocab_size:
-            raise ValueError(f"{name} {token} is outside 0 ... {vocab_size - 1}")
+def _ends(
+    model: Transformer, stop: int | Collection[int] | None, pad: int | None
+) -> tuple[list[int], int]:
+    """Return the stop tokens as a list, and the token that follows them."""
+    stops = [stop] if isinstance(stop, int) else list(stop or [])
+    size = model.config.vocab_size
+    for name, tokens in (
+        ("stop_token", stops),
+        ("pad_token", [] if pad is None else [pad]),
+    ):
+        for token in tokens:
+            if not 0 <= token < size:
+                raise ValueError(f"{name} {token} is outside 0 ... {size - 1}")
+    return stops, pad if pad is not None else stops[0] if stops else 0
 
 
-@torch.no_grad()
-def generate(
+def stream(
     model: Transformer,
     prompt: Int[Tensor, "batch prompt"],
     *,
@@ -168,32 +211,68 @@ def generate(
     source_mask: MaskRule | None = None,
     prompt_mask: Bool[Tensor, "batch prompt"] | None = None,
     choose: Choose = greedy,
-    stop_token: int | None = None,
+    repetition_penalty: float = 1.0,
+    stop_token: int | Collection[int] | None = None,
     pad_token: int | None = None,
+    cache: KVCache | None = None,
     use_cache: bool = True,
-) -> Int[Tensor, "batch total"]:
-    """Continue each prompt by up to `max_new_tokens`; return prompt and continuation.
+) -> Iterator[Int[Tensor, " batch"]]:
+    """Yield the next token of each prompt as soon as it is chosen.
 
-    A row that has produced `stop_token` is filled with `pad_token` (by default the
-    stop token); generation ends when all rows have. The model should be in eval mode.
+    A row that has produced a `stop_token` (one, or any of several) goes on with
+    `pad_token`, by default the first stop token; the end is reached when all rows have.
+    `prompt_mask` is False where a prompt is padded, on the left. `cache` is an empty
+    one to fill, such as a StaticKVCache. The model should be in eval mode.
     """
+    if cache is not None and not use_cache:
+        raise ValueError("a cache was given, but use_cache is False")
+    if use_cache and cache is None:
+        cache = KVCache()
     reader = _reader(
-        model, prompt, max_new_tokens, source, source_mask, prompt_mask, use_cache
+        model, prompt, max_new_tokens, source, source_mask, prompt_mask, cache
     )
-    pad_token = stop_token if pad_token is None else pad_token
-    _check_tokens(model.config.vocab_size, stop_token=stop_token, pad_token=pad_token)
-    tokens = prompt
-    done = torch.zeros(prompt.shape[0], dtype=torch.bool, device=prompt.device)
-    for _ in range(max_new_tokens):
-        chosen = choose(reader.next_logits(tokens))
-        if stop_token is not None:
-            assert pad_token is not None
-            chosen = chosen.masked_fill(done, pad_token)
-            done = done | (chosen == stop_token)
+    stops, pad = _ends(model, stop_token, pad_token)
+    steps = range(max_new_tokens)
+    return _stream(reader, prompt, steps, choose, repetition_penalty, stops, pad)
+
+
+@torch.no_grad()
+def _stream(
+    reader: _Reader,
+    tokens: Tensor,
+    steps: range,
+    choose: Choose,
+    penalty: float,
+    stops: list[int],
+    pad: int,
+) -> Iterator[Tensor]:
+    done = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+    for _ in steps:
+        logits = reader.next_logits(tokens)
+        if penalty != 1:
+            logits = penalise_repetition(logits, tokens, penalty, reader.valid)
+        chosen = choose(logits).masked_fill(done, pad)
         tokens = torch.cat((tokens, chosen[:, None]), dim=1)
-        if stop_token is not None and bool(done.all()):
-            break
-    return tokens
+        yield chosen
+        if stops:
+            done = done | torch.isin(chosen, tokens.new_tensor(stops))
+            if bool(done.all()):
+                return
+
+
+def generate(
+    model: Transformer,
+    prompt: Int[Tensor, "batch prompt"],
+    *,
+    max_new_tokens: int,
+    **options: Any,
+) -> Int[Tensor, "batch total"]:
+    """Return each prompt with up to `max_new_tokens` more, chosen one by one.
+
+    The options are those of `stream`.
+    """
+    chosen = stream(model, prompt, max_new_tokens=max_new_tokens, **options)
+    return torch.cat((prompt, *(token[:, None] for token in chosen)), dim=1)
 
 
 @torch.no_grad()
@@ -203,35 +282,37 @@ def beam_search(
     *,
     max_new_tokens: int,
     num_beams: int,
-    stop_token: int,
+    stop_token: int | Collection[int],
     pad_token: int | None = None,
     source: Int[Tensor, "batch source"] | None = None,
     source_mask: MaskRule | None = None,
+    prompt_mask: Bool[Tensor, "batch prompt"] | None = None,
     length_penalty: float = 1.0,
     use_cache: bool = True,
 ) -> tuple[Int[Tensor, "batch total"], Float[Tensor, " batch"]]:
-    """Return the best finished continuation found for each prompt, and its score.
+    """Return the best continuation found for each prompt, and its score.
 
     The score is the sum of log-probabilities divided by (new tokens)^length_penalty:
-    0 compares sums, larger values favour longer outputs. The search ends when no
-    unfinished prefix can become better than the best finished output; where nothing
-    finishes in `max_new_tokens`, the best prefix is returned. All prompts have the same
-    length; `source_mask` must depend on the key alone, as `padding` does.
+    0 compares sums, larger values favour longer outputs. A continuation is finished
+    when it ends in a stop token, or has `max_new_tokens`; the search is over when no
+    unfinished one can become better than the best finished one. `source_mask` must
+    depend on the key alone, as `padding` does.
     """
-    pad_token = stop_token if pad_token is None else pad_token
-    _check_tokens(model.config.vocab_size, stop_token=stop_token, pad_token=pad_token)
     _check_beams(num_beams, length_penalty, max_new_tokens)
+    cache = KVCache() if use_cache else None
     reader = _reader(
-        model, prompt, max_new_tokens, source, source_mask, None, use_cache
+        model, prompt, max_new_tokens, source, source_mask, prompt_mask, cache
     )
+    stops, pad = _ends(model, stop_token, pad_token)
     reader.spread(prompt.shape[0], num_beams)
-    beams = _Beams(prompt, num_beams, max_new_tokens, length_penalty, stop_token)
+    beams = _Beams(prompt, num_beams, max_new_tokens, length_penalty, stops)
     for _ in range(max_new_tokens):
-        logits = reader.next_logits(beams.tokens)
-        reader.cache.reorder(beams.grow(logits))
+        rows = beams.grow(reader.next_logits(beams.tokens))
+        if cache is not None:
+            cache.reorder(rows)
         if beams.settled():
             break
-    return beams.best(pad_token)
+    return beams.best(pad)
 
 
 def _check_beams(beams: int, penalty: float, new: int) -> None:
@@ -247,10 +328,15 @@ class _Beams:
     """The prefixes that a beam search keeps: `num_beams` rows for each prompt."""
 
     def __init__(
-        self, prompt: Tensor, num_beams: int, limit: int, penalty: float, stop: int
+        self,
+        prompt: Tensor,
+        num_beams: int,
+        limit: int,
+        penalty: float,
+        stops: list[int],
     ) -> None:
         self.num_beams, self.limit = num_beams, limit
-        self.penalty, self.stop = penalty, stop
+        self.penalty, self.stops = penalty, prompt.new_tensor(stops)
         self.start = prompt.shape[1]
         self.tokens = prompt.repeat_interleave(num_beams, dim=0)
         # All beams of a prompt are the same at first: only one of them counts.
@@ -269,16 +355,16 @@ class _Beams:
         total = self.score[..., None] + logits.float().log_softmax(-1).view(
             batch, self.num_beams, vocab
         )
-        # At most one candidate of each beam stops, so twice as many suffice.
-        # A narrow vocabulary may offer fewer; dead ends have a score of -inf.
-        count = min(2, vocab) * self.num_beams
+        # Of each beam as many candidates stop as there are stop tokens, and one more
+        # suffices. A narrow vocabulary may offer fewer; dead ends score -inf.
+        count = min(1 + len(self.stops), vocab) * self.num_beams
         score, index = total.flatten(1).topk(count)
         beam, token = index // vocab, index % vocab
         first = torch.arange(batch, device=beam.device)[:, None] * self.num_beams
         # An end must be among the best `num_beams`: one beam is then greedy.
         best = slice(self.num_beams)
         self._finish(score[:, best], (beam + first)[:, best], token[:, best])
-        score = score.masked_fill(token == self.stop, float("-inf"))
+        score = score.masked_fill(torch.isin(token, self.stops), float("-inf"))
         self.score, keep = score.topk(self.num_beams)
         rows = (beam + first).gather(1, keep).flatten()
         chosen = token.gather(1, keep).view(-1, 1)
@@ -288,13 +374,12 @@ class _Beams:
     def _finish(self, score: Tensor, row: Tensor, token: Tensor) -> None:
         """Keep each prompt's best candidate that stops here, if it is its best yet."""
         length = self.tokens.shape[1] + 1 - self.start
-        ended = (token == self.stop) & score.isfinite()
+        ended = torch.isin(token, self.stops) & score.isfinite()
         value = score.masked_fill(~ended, float("-inf")) / length**self.penalty
         best, which = value.max(dim=1)
         for prompt in (best > self.finished_score).nonzero()[:, 0].tolist():
-            prefix = self.tokens[row[prompt, which[prompt]]]
-            stop = prefix.new_tensor([self.stop])
-            self.finished[prompt] = torch.cat((prefix, stop))
+            prefix, last = row[prompt, which[prompt]], token[prompt, which[prompt]]
+            self.finished[prompt] = torch.cat((self.tokens[prefix], last[None]))
             self.finished_score[prompt] = best[prompt]
 
     def settled(self) -> bool:
@@ -303,13 +388,17 @@ class _Beams:
         return bool((self.finished_score >= bound).all())
 
     def best(self, pad: int) -> tuple[Tensor, Tensor]:
-        """Return each prompt's best output, padded to one length, and its score."""
+        """Return each prompt's best output, padded to one length, and its score.
+
+        Before the limit a prefix never is better: the search would have gone on.
+        """
         length = self.tokens.shape[1] - self.start
         open_score = self.score[:, 0] / length**self.penalty
+        score = torch.maximum(self.finished_score, open_score)
         prefix = self.tokens[:: self.num_beams]
+        is_open = (open_score > self.finished_score).tolist()
         rows = [
-            prefix[i] if done is None else done for i, done in enumerate(self.finished)
+            prefix[i] if done is None or is_open[i] else done
+            for i, done in enumerate(self.finished)
         ]
-        never = self.finished_score.isneginf()
-        score = torch.where(never, open_score, self.finished_score)
         return torch.nn.utils.rnn.pad_sequence(rows, True, pad), score

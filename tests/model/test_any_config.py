@@ -5,12 +5,11 @@ from typing import Any
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import memory_for, small_model, some_tokens
+from small_models import CHOICES, memory_for, small_model, some_tokens
 from torch import Tensor
 
 from tfcourse.model.attention import record_attention
 from tfcourse.model.cache import KVCache
-from tfcourse.model.config import CHOICES
 from tfcourse.model.masks import padding
 from tfcourse.model.transformer import Transformer
 from tfcourse.probes import (

@@ -188,7 +188,7 @@ def test_grouped_heads_are_full_heads_with_repeated_weights(
 
 def test_queries_and_keys_are_turned_and_values_are_not() -> None:
     ours = layer()
-    scheme = position_scheme(small_config(position="rotary")).double()
+    scheme = position_scheme(small_config(position="rotary"), causal=True).double()
     x = torch.randn(2, 3, 8, dtype=torch.float64)
     same_place = scheme.rotation(torch.full((2, 3), 7))
     assert torch.allclose(ours(x, rotation=same_place), ours(x))

@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_models import no_shape_checks, small_config
-
-from tfcourse.model.config import CHOICES
+from small_models import CHOICES, no_shape_checks, small_config
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ from small_models import copied_block, disturb, small_config
 from torch import Tensor, nn
 
 from tfcourse.model.layers import Block, FeedForward, Residual, make_norm
+from tfcourse.model.masks import padding
 from tfcourse.model.transformer import Stack
 from tfcourse.probes import assert_matches_reference
 
@@ -24,9 +25,14 @@ def test_a_stack_equals_torchs(
     crossed: bool, norm_order: str, activation: str, bias: bool
 ) -> None:
     config = small_config(
-        norm_order=norm_order, activation=activation, bias=bias, norm_eps=1e-3
+        "encoder-decoder" if crossed else "encoder",
+        norm_order=norm_order,
+        activation=activation,
+        bias=bias,
+        norm_eps=1e-3,
+        position="none",
     )
-    ours = Stack(config, 2, has_cross_attention=crossed)
+    ours = Stack(config, is_decoder=crossed)
     disturb(ours)  # also makes the two layers differ
     ours = ours.double().eval()
     theirs = [copied_block(block, config).double() for block in ours.blocks]
@@ -35,12 +41,11 @@ def test_a_stack_equals_torchs(
         last.load_state_dict(ours.last_norm.state_dict())
     x, memory = vectors(4), vectors(5)
     allowed = torch.ones(4, 4, dtype=torch.bool).tril()
-    padded = PADDED[:, None, None]
 
     def run_ours() -> Tensor:
         if crossed:
-            return ours(x, memory, mask=allowed, memory_mask=padded)
-        return ours(memory, mask=padded)
+            return ours(x, memory, memory_mask=padding(PADDED))
+        return ours(memory, mask=padding(PADDED))
 
     def run_theirs() -> Tensor:
         y = x if crossed else memory
@@ -58,7 +63,8 @@ def test_is_causal_and_a_written_mask_are_one_path_to_a_block() -> None:
     block = Block(small_config(), has_cross_attention=False).double().eval()
     x, allowed = vectors(4), torch.ones(4, 4, dtype=torch.bool).tril()
     assert_matches_reference(
-        lambda: block(x, is_causal=True), lambda: block(x, mask=allowed)
+        lambda: block(x, own={"is_causal": True}),
+        lambda: block(x, own={"mask": allowed}),
     )
 
 

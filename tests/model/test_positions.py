@@ -28,7 +28,7 @@ def test_sinusoids_are_the_papers_formula() -> None:
 def test_only_some_schemes_add_and_only_rotary_turns() -> None:
     position = torch.tensor([[3, 0, 5]])
     for name in POSITIONS:
-        scheme = position_scheme(small_config(position=name))
+        scheme = position_scheme(small_config(position=name), causal=True)
         added, turn = scheme.embed(position), scheme.rotation(position)
         assert (added is not None) == (name in ("sinusoidal", "learned"))
         assert (turn is not None) == (name == "rotary")
@@ -36,11 +36,11 @@ def test_only_some_schemes_add_and_only_rotary_turns() -> None:
 
 def test_embeddings_are_looked_up_at_the_positions_given() -> None:
     position = torch.tensor([[3, 0, 3], [15, 14, 1]])
-    sinusoidal = position_scheme(small_config(position="sinusoidal"))
+    sinusoidal = position_scheme(small_config(position="sinusoidal"), causal=True)
     assert torch.equal(
         sinusoidal.embed(position), sinusoids(position.flatten(), 8).view(2, 3, 8)
     )
-    learned = position_scheme(small_config(position="learned"))
+    learned = position_scheme(small_config(position="learned"), causal=True)
     assert torch.equal(learned.embed(position), learned.table.weight[position])
 
 
@@ -56,7 +56,7 @@ def test_rotary_turns_pairs_as_complex_numbers() -> None:
 
 def test_the_scheme_turns_by_the_angles_of_its_positions() -> None:
     position = torch.tensor([[3, 0, 15], [9, 1, 2]])
-    scheme = position_scheme(small_config(position="rotary", head_dim=6))
+    scheme = position_scheme(small_config(position="rotary", head_dim=6), causal=True)
     x = torch.randn(2, 4, 3, 6)
     found = rotate(x, scheme.rotation(position))
     for row in range(2):
@@ -93,7 +93,7 @@ def test_the_gradient_of_rotate_is_right() -> None:
 
 @pytest.mark.parametrize("name", POSITIONS)
 def test_tables_are_no_part_of_the_saved_weights(name: str) -> None:
-    scheme = position_scheme(small_config(position=name))
+    scheme = position_scheme(small_config(position=name), causal=True)
     assert set(scheme.state_dict()) == (
-        {"table.weight"} if name == "learned" else set()
+        {"table.weight"} if name in ("learned", "relative") else set()
     )

@@ -25,7 +25,7 @@ from tfcourse.model.attention import record_attention
 from tfcourse.model.cache import KVCache
 from tfcourse.model.masks import padding, same_document, sliding_window
 from tfcourse.model.positions import sinusoids
-from tfcourse.model.transformer import Transformer
+from tfcourse.model.transformer import Stack, Transformer
 from tfcourse.probes import (
     assert_cache_equals_full,
     assert_causal,
@@ -55,12 +55,15 @@ def test_the_model_is_its_parts_in_a_row(family: str, scaled: bool, tied: bool) 
         table = sinusoids(torch.arange(ids.shape[1]), 8)
         return F.embedding(ids, model.embedding.weight) * factor + table
 
+    def through(stack: Stack, ids: Tensor, memory: Tensor | None = None) -> Tensor:
+        x, own = embedded(ids), {"is_causal": stack is model.decoder}
+        for block in stack.blocks:
+            x = block(x, memory, own=own)
+        return stack.last_norm(x)
+
     def parts() -> Tensor:
-        memory = model.encoder(embedded(given["source"])) if given else None
-        if model.decoder is None:
-            hidden = model.encoder(embedded(tokens))
-        else:
-            hidden = model.decoder(embedded(tokens), memory, is_causal=True)
+        memory = through(model.encoder, given["source"]) if given else None
+        hidden = through(model.decoder or model.encoder, tokens, memory)
         head = model.embedding if tied else model.unembedding
         return hidden @ head.weight.T
 

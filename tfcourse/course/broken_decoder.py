@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tfcourse.data.pairs import IGNORE, Batch, pad, translation_batch
 from tfcourse.data.tokenizers import Tokenizer
-from tfcourse.model.transformer import Stack, Transformer
+from tfcourse.model.transformer import Transformer
 
 
 @contextmanager
@@ -21,7 +21,8 @@ def without_causal_mask(model: Transformer) -> Iterator[None]:
     Decode with `use_cache=False`: what a cache holds was computed with fewer tokens in
     sight. A model without a decoder raises `ValueError`.
     """
-    with _called_with(_decoder(model), mask=None, is_causal=False):
+    layers = _attentions(model, "self_attention")
+    with _called_with(layers, mask=None, is_causal=False):
         yield
 
 
@@ -31,8 +32,7 @@ def padding_is_read(model: Transformer) -> Iterator[None]:
 
     A model without cross-attention raises `ValueError`.
     """
-    _cross_attentions(model)
-    with _called_with(_decoder(model), memory_mask=None):
+    with _called_with(_attentions(model, "cross_attention"), mask=None):
         yield
 
 
@@ -43,7 +43,7 @@ def without_cross_attention(model: Transformer) -> Iterator[None]:
     A model that has none raises `ValueError`.
     """
     with ExitStack() as stack:
-        for layer in _cross_attentions(model):
+        for layer in _attentions(model, "cross_attention"):
             handle = layer.register_forward_hook(_zeros)
             stack.callback(handle.remove)
         yield
@@ -65,37 +65,30 @@ def unshifted_batch(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> B
 
 
 @contextmanager
-def _called_with(module: nn.Module, **arguments: Any) -> Iterator[None]:
-    """Replace keyword arguments of each call of the module."""
+def _called_with(layers: Sequence[nn.Module], **arguments: Any) -> Iterator[None]:
+    """Replace keyword arguments of each call of the layers."""
 
     def replace(
         _: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return positional, {**named, **arguments}
 
-    handle = module.register_forward_pre_hook(replace, with_kwargs=True)
-    try:
+    with ExitStack() as stack:
+        for layer in layers:
+            handle = layer.register_forward_pre_hook(replace, with_kwargs=True)
+            stack.callback(handle.remove)
         yield
-    finally:
-        handle.remove()
 
 
 def _zeros(_: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
     return torch.zeros_like(output)
 
 
-def _decoder(model: Transformer) -> Stack:
+def _attentions(model: Transformer, kind: str) -> list[nn.Module]:
+    """Return the decoder's layers of the kind self_attention or cross_attention."""
     if model.decoder is None:
         raise ValueError("this model has num_decoder_layers=0: nothing decodes")
-    return model.decoder
-
-
-def _cross_attentions(model: Transformer) -> list[nn.Module]:
-    found = [
-        layer
-        for name, layer in _decoder(model).named_modules()
-        if name.endswith(".cross_attention")
-    ]
-    if not found:
+    found = [getattr(block, kind) for block in model.decoder.blocks]
+    if None in found:
         raise ValueError("this model has num_encoder_layers=0: it has no source")
     return found

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from tfcourse.model.config import TransformerConfig
 from tfcourse.model.positions import Rotation, rotate
 
 Heads = Float[Tensor, "batch heads seq head_dim"]
+Mask = Bool[Tensor, "..."] | None  # True = may attend
+Bias = Float[Tensor, "..."] | None
 
 
 def attention_weights(
@@ -21,8 +23,8 @@ def attention_weights(
     key: Float[Tensor, "*batch keys head_dim"],
     *,
     scale: float,
-    mask: Bool[Tensor, "..."] | None = None,
-    bias: Float[Tensor, "..."] | None = None,
+    mask: Mask = None,
+    bias: Bias = None,
 ) -> Float[Tensor, "*batch queries keys"]:
     """Return how much each query takes from each key; rows sum to one.
 
@@ -44,8 +46,8 @@ def fused_attention(
     value: Float[Tensor, "batch heads keys head_dim"],
     *,
     scale: float,
-    mask: Bool[Tensor, "..."] | None = None,
-    bias: Float[Tensor, "..."] | None = None,
+    mask: Mask = None,
+    bias: Bias = None,
     is_causal: bool = False,
     dropout: float = 0.0,
 ) -> Heads:
@@ -90,7 +92,8 @@ class Attention(nn.Module):
         x: Float[Tensor, "batch seq d_model"],
         memory: Float[Tensor, "batch source d_model"] | None = None,
         *,
-        mask: Bool[Tensor, "..."] | None = None,
+        mask: Mask = None,
+        bias: Bias = None,
         rotation: Rotation | None = None,
         is_causal: bool = False,
         cache: LayerCache | None = None,
@@ -103,32 +106,35 @@ class Attention(nn.Module):
         if self.kv_heads != self.num_heads:  # each key head serves a group of queries
             group = self.num_heads // self.kv_heads
             key, value = (part.repeat_interleave(group, dim=1) for part in (key, value))
-        mixed = self._mix(query, key, value, mask, is_causal)
+        mix = fused_attention if self.record is None else self._mix_and_record
+        mixed = mix(
+            query,
+            key,
+            value,
+            scale=self.scale,
+            mask=mask,
+            bias=None if bias is None else bias.to(query.dtype),
+            is_causal=is_causal,
+            dropout=self.dropout if self.training else 0.0,
+        )
         return self.project_out(mixed.transpose(1, 2).flatten(2))
 
-    def _mix(
+    def _mix_and_record(
         self,
         query: Tensor,
         key: Tensor,
         value: Tensor,
+        *,
+        is_causal: bool,
+        dropout: float,
         mask: Tensor | None,
-        causal: bool,
+        **options: Any,
     ) -> Tensor:
-        dropout = self.dropout if self.training else 0.0
-        if self.record is None:
-            return fused_attention(
-                query,
-                key,
-                value,
-                scale=self.scale,
-                mask=mask,
-                is_causal=causal,
-                dropout=dropout,
-            )
-        if causal:
-            ones = torch.ones(query.shape[2], key.shape[2], device=query.device)
-            mask = ones.tril().bool()
-        weight = attention_weights(query, key, scale=self.scale, mask=mask)
+        """Do by the equation what `fused_attention` does, and show the weights."""
+        assert self.record is not None
+        if is_causal:
+            mask = query.new_ones(query.shape[2], key.shape[2]).tril().bool()
+        weight = attention_weights(query, key, mask=mask, **options)
         self.record(weight)
         return F.dropout(weight, dropout) @ value
 

@@ -1,19 +1,9 @@
 """The one description from which every Transformer in the course is built."""
 
-from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args, get_origin, get_type_hints
 
-Position = Literal["none", "sinusoidal", "learned", "rotary"]
-Norm = Literal["layer", "rms"]
-NormOrder = Literal["pre", "post"]
-Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
-
-CHOICES = {
-    "position": get_args(Position),
-    "norm": get_args(Norm),
-    "norm_order": get_args(NormOrder),
-    "activation": get_args(Activation),
-}
+Position = Literal["none", "sinusoidal", "learned", "relative", "rotary", "alibi"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,26 +29,29 @@ class TransformerConfig:
     head_dim: int | None = None
     dropout: float = 0.0
     position: Position = "sinusoidal"
-    norm: Norm = "layer"
-    norm_order: NormOrder = "pre"
+    rotary_base: float = 10_000.0
+    relative_buckets: int = 32
+    relative_max_distance: int = 128
+    norm: Literal["layer", "rms"] = "layer"
+    norm_order: Literal["pre", "post"] = "pre"
     norm_eps: float = 1e-5
-    activation: Activation = "relu"
+    activation: Literal["relu", "gelu", "gelu_tanh", "silu"] = "relu"
     gated: bool = False
     bias: bool = True
-    scale_embedding: bool = True
     scale_scores: bool = True
+    scale_embedding: bool = True
+    embedding_norm: bool = False
+    num_segments: int = 0
     tie_embeddings: bool = True
+    head: Literal["linear", "mlm"] = "linear"
+    head_bias: bool = False
+    scale_logits: bool = False
 
     def __post_init__(self) -> None:
         self._check_types()
         self._check_sizes()
         self._check_heads()
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(allowed)}, "
-                    f"not {getattr(self, name)!r}"
-                )
+        self._check_positions()
 
     @property
     def kv_heads(self) -> int:
@@ -73,32 +66,30 @@ class TransformerConfig:
         return self.d_model // self.num_heads
 
     def _check_types(self) -> None:
-        expected: dict[str, type | tuple[type, ...]] = {
-            "int": int,
-            "int | None": int,
-            "bool": bool,
-            "float": (int, float),
-        }
-        for field in fields(self):
-            value, kind = getattr(self, field.name), str(field.type)
-            wanted = expected.get(kind.removeprefix("<class '").removesuffix("'>"))
-            if wanted is None or (value is None and "None" in kind):
-                continue
-            # bool is an int to Python; `num_heads=True` is a slip nonetheless.
-            if not isinstance(value, wanted) or (
-                isinstance(value, bool) and wanted is not bool
-            ):
-                raise ValueError(f"{field.name} must be of type {kind}, not {value!r}")
+        for name, kind in get_type_hints(type(self)).items():
+            value, allowed = getattr(self, name), get_args(kind) or (kind,)
+            if get_origin(kind) is Literal:
+                fits, wanted = value in allowed, f"one of {', '.join(allowed)}"
+            else:
+                # Not isinstance: True is an int to Python, and a slip here.
+                fits = type(value) in allowed or (kind is float and type(value) is int)
+                wanted = f"of type {getattr(kind, '__name__', kind)}"
+            if not fits:
+                raise ValueError(f"{name} must be {wanted}, not {value!r}")
 
     def _check_sizes(self) -> None:
         for name in ("vocab_size", "d_model", "num_heads", "d_ff", "max_seq_len"):
             self._check_at_least(1, name)
-        for name in ("num_encoder_layers", "num_decoder_layers"):
+        for name in ("num_encoder_layers", "num_decoder_layers", "num_segments"):
             self._check_at_least(0, name)
         if self.num_encoder_layers + self.num_decoder_layers == 0:
             raise ValueError(
                 "num_encoder_layers and num_decoder_layers are both 0: "
                 "a Transformer needs at least one layer"
+            )
+        if self.num_segments and self.num_encoder_layers and self.num_decoder_layers:
+            raise ValueError(
+                f"num_segments={self.num_segments}: an encoder-decoder has no segments"
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), not {self.dropout}")
@@ -116,12 +107,14 @@ class TransformerConfig:
                 f"d_model={self.d_model} cannot be divided into "
                 f"num_heads={self.num_heads} heads; choose a divisor or give head_dim"
             )
-        if self.head_dim is not None and self.head_dim < 1:
-            raise ValueError(f"head_dim must be at least 1, not {self.head_dim}")
+        if self.head_dim is not None:
+            self._check_at_least(1, "head_dim")
         if self.kv_heads < 1 or self.num_heads % self.kv_heads:
             raise ValueError(
                 f"num_kv_heads={self.kv_heads} must divide num_heads={self.num_heads}"
             )
+
+    def _check_positions(self) -> None:
         if self.position == "rotary" and self.width_per_head % 2:
             raise ValueError(
                 "rotary positions turn pairs of features: the width of a head must be "
@@ -131,4 +124,12 @@ class TransformerConfig:
             raise ValueError(
                 "sinusoidal positions come in pairs of sine and cosine: d_model must "
                 f"be even, not {self.d_model}"
+            )
+        if not self.rotary_base > 1:
+            raise ValueError(f"rotary_base must be above 1, not {self.rotary_base}")
+        buckets, farthest = self.relative_buckets, self.relative_max_distance
+        if buckets < 4 or buckets % 2 or farthest <= buckets // 2:
+            raise ValueError(
+                "relative_buckets must be even and at least 4, and at most twice "
+                f"relative_max_distance: not {buckets} and {farthest}"
             )

@@ -2,23 +2,23 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import TypedDict
 
-import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from tfcourse.model.attention import Attention
+from tfcourse.model.attention import Attention, Bias, Mask
 from tfcourse.model.cache import LayerCache
 from tfcourse.model.config import TransformerConfig
 from tfcourse.model.positions import Rotation
 
 Stream = Float[Tensor, "batch seq d_model"]
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "silu": F.silu,
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "gelu_tanh": partial(nn.GELU, approximate="tanh"),
+    "silu": nn.SiLU,
 }
 
 
@@ -27,6 +27,15 @@ def make_norm(config: TransformerConfig) -> nn.Module:
     if config.norm == "rms":
         return nn.RMSNorm(config.d_model, eps=config.norm_eps)
     return nn.LayerNorm(config.d_model, eps=config.norm_eps, bias=config.bias)
+
+
+def make_mlm_transform(config: TransformerConfig) -> nn.Module:
+    """Build the layer below BERT's logits (Devlin et al. 2019, their code)."""
+    return nn.Sequential(
+        nn.Linear(config.d_model, config.d_model),
+        ACTIVATIONS[config.activation](),
+        make_norm(config),
+    )
 
 
 class FeedForward(nn.Module):
@@ -38,7 +47,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.activation = ACTIVATIONS[config.activation]
+        self.activation = ACTIVATIONS[config.activation]()
         self.widen = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
         self.gate = (
             nn.Linear(config.d_model, config.d_ff, bias=config.bias)
@@ -77,6 +86,15 @@ class Residual(nn.Module):
         return self.norm(x + self.dropout(layer(x)))
 
 
+class Scope(TypedDict, total=False):
+    """What attention is told besides the vectors: see `Attention.forward`."""
+
+    mask: Mask
+    bias: Bias
+    rotation: Rotation | None
+    is_causal: bool
+
+
 class Block(nn.Module):
     """One layer: self-attention, cross-attention if asked for, feed-forward."""
 
@@ -94,24 +112,16 @@ class Block(nn.Module):
         x: Stream,
         memory: Float[Tensor, "batch source d_model"] | None = None,
         *,
-        mask: Bool[Tensor, "..."] | None = None,
-        memory_mask: Bool[Tensor, "..."] | None = None,
-        rotation: Rotation | None = None,
-        is_causal: bool = False,
+        own: Scope | None = None,
+        cross: Scope | None = None,
         cache: LayerCache | None = None,
     ) -> Stream:
-        """Pass x through the sub-layers; masks are True where attention is allowed."""
-        own = partial(
-            self.self_attention,
-            mask=mask,
-            rotation=rotation,
-            is_causal=is_causal,
-            cache=cache,
-        )
-        x = self.around_self(x, own)
+        """Pass x through the sub-layers: what it may see of itself, of the memory."""
+        attend = partial(self.self_attention, cache=cache, **(own or {}))
+        x = self.around_self(x, attend)
         if self.cross_attention is not None and self.around_cross is not None:
-            cross = partial(
-                self.cross_attention, memory=memory, mask=memory_mask, cache=cache
+            attend = partial(
+                self.cross_attention, memory=memory, cache=cache, **(cross or {})
             )
-            x = self.around_cross(x, cross)
+            x = self.around_cross(x, attend)
         return self.around_feed_forward(x, self.feed_forward)

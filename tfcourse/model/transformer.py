@@ -1,31 +1,42 @@
 """The whole model: embeddings, stacks of blocks, and the head that makes logits."""
 
+from typing import Literal, get_args
+
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tfcourse.model.cache import KVCache
 from tfcourse.model.config import TransformerConfig
 from tfcourse.model.init import init_xavier
-from tfcourse.model.layers import Block, make_norm
+from tfcourse.model.layers import Block, Scope, make_mlm_transform, make_norm
 from tfcourse.model.masks import MaskRule, both, causal, dense
-from tfcourse.model.positions import Rotation, position_scheme
+from tfcourse.model.positions import Places, position_scheme
 
 Tokens = Int[Tensor, "batch seq"]
+Source = Int[Tensor, "batch source"]
 Hidden = Float[Tensor, "batch seq d_model"]
+Memory = Float[Tensor, "batch source d_model"]
+Output = Literal["logits", "last", "hidden"]
 
 
 class Stack(nn.Module):
-    """Blocks in a row; with pre-norm, a last norm closes the residual stream."""
+    """An encoder, where all tokens see each other, or a decoder: blocks in a row.
 
-    def __init__(
-        self, config: TransformerConfig, layers: int, *, has_cross_attention: bool
-    ) -> None:
+    With pre-norm, a last norm closes the residual stream.
+    """
+
+    def __init__(self, config: TransformerConfig, *, is_decoder: bool) -> None:
         super().__init__()
+        self.is_decoder, self.config = is_decoder, config
+        layers = config.num_decoder_layers if is_decoder else config.num_encoder_layers
+        crossed = is_decoder and config.num_encoder_layers > 0
+        self.positions = position_scheme(config, causal=is_decoder)
+        self.first_norm = make_norm(config) if config.embedding_norm else nn.Identity()
+        self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(
-            Block(config, has_cross_attention=has_cross_attention)
-            for _ in range(layers)
+            Block(config, has_cross_attention=crossed) for _ in range(layers)
         )
         pre = config.norm_order == "pre"
         self.last_norm = make_norm(config) if pre else nn.Identity()
@@ -33,26 +44,66 @@ class Stack(nn.Module):
     def forward(
         self,
         x: Hidden,
-        memory: Float[Tensor, "batch source d_model"] | None = None,
+        memory: Memory | None = None,
         *,
-        mask: Bool[Tensor, "..."] | None = None,
-        memory_mask: Bool[Tensor, "..."] | None = None,
-        rotation: Rotation | None = None,
-        is_causal: bool = False,
+        mask: MaskRule | None = None,
+        memory_mask: MaskRule | None = None,
+        position: Places | None = None,
         cache: KVCache | None = None,
     ) -> Hidden:
-        """Pass x through all blocks; the masks are written out once for all of them."""
+        """Add positions to token vectors and pass them through all blocks."""
+        read = KVCache() if cache is None else cache
+        query, key = read.slots(x)
+        if len(key) > self.config.max_seq_len:
+            limit = self.config.max_seq_len
+            raise ValueError(f"{len(key)} tokens are more than max_seq_len={limit}")
+        position = query[None] if position is None else position
+        own = self._own_scope(mask, len(x), query, key, position, read)
+        cross = Scope()
+        if memory is not None:
+            slot = torch.arange(memory.shape[1], device=x.device)
+            cross["mask"] = self._write_out(memory_mask, len(x), query, slot)
+        added = self.positions.embed(position)
+        x = self.dropout(self.first_norm(x if added is None else x + added))
         for index, block in enumerate(self.blocks):
-            x = block(
-                x,
-                memory,
-                mask=mask,
-                memory_mask=memory_mask,
-                rotation=rotation,
-                is_causal=is_causal,
-                cache=None if cache is None else cache.layer(index),
-            )
+            layer = None if cache is None else cache.layer(index)
+            x = block(x, memory, own=own, cross=cross, cache=layer)
+        read.advance(len(query))
         return self.last_norm(x)
+
+    def _own_scope(
+        self,
+        mask: MaskRule | None,
+        rows: int,
+        query: Tensor,
+        key: Tensor,
+        position: Tensor,
+        read: KVCache,
+    ) -> Scope:
+        """Write out, once for all blocks, what each token may see of its own kind."""
+        bias = self.positions.bias(position, read.place(position))
+        is_causal = False
+        if self.is_decoder:
+            # SDPA's is_causal aligns queries with the first keys, so it is right only
+            # where nothing was read before; a single query may see all that was.
+            is_causal = mask is None and bias is None and len(key) == len(query)
+            sees_all = len(query) == 1 and not read.has_unread_slots
+            if not is_causal and not (mask is None and sees_all):
+                mask = both(causal, mask)
+        return Scope(
+            mask=self._write_out(mask, rows, query, key),
+            bias=bias,
+            rotation=self.positions.rotation(position),
+            is_causal=is_causal,
+        )
+
+    def _write_out(
+        self, rule: MaskRule | None, rows: int, query: Tensor, key: Tensor
+    ) -> Tensor | None:
+        if rule is None:
+            return None
+        heads = self.config.num_heads
+        return dense(rule, batch=rows, heads=heads, query=query, key=key)
 
 
 class Transformer(nn.Module):
@@ -65,205 +116,149 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
-        self.positions = position_scheme(config)
-        self.dropout = nn.Dropout(config.dropout)
-        encoder, decoder = config.num_encoder_layers, config.num_decoder_layers
+        vocab, width, segments = config.vocab_size, config.d_model, config.num_segments
+        self.embedding = nn.Embedding(vocab, width)
+        self.segments = nn.Embedding(segments, width) if segments else None
         self.encoder = (
-            Stack(config, encoder, has_cross_attention=False) if encoder else None
+            Stack(config, is_decoder=False) if config.num_encoder_layers else None
         )
         self.decoder = (
-            Stack(config, decoder, has_cross_attention=encoder > 0) if decoder else None
+            Stack(config, is_decoder=True) if config.num_decoder_layers else None
         )
-        self.unembedding = (
-            None
-            if config.tie_embeddings
-            else nn.Linear(config.d_model, config.vocab_size, bias=False)
-        )
+        is_mlm, is_tied = config.head == "mlm", config.tie_embeddings
+        self.head_transform = make_mlm_transform(config) if is_mlm else None
+        self.unembedding = None if is_tied else nn.Linear(width, vocab, bias=False)
+        self.head_bias = nn.Parameter(torch.zeros(vocab)) if config.head_bias else None
         init_xavier(self)
 
     def forward(
         self,
         tokens: Tokens,
-        source: Int[Tensor, "batch source"] | None = None,
+        source: Source | None = None,
         *,
         mask: MaskRule | None = None,
         source_mask: MaskRule | None = None,
-        memory: Float[Tensor, "batch source d_model"] | None = None,
-        position: Tokens | None = None,
+        memory: Memory | None = None,
+        position: Places | None = None,
+        segment: Places | None = None,
         cache: KVCache | None = None,
-    ) -> Float[Tensor, "batch seq vocab"]:
-        """Return logits for each token; the arguments are those of `hidden`."""
-        hidden = self.hidden(
-            tokens,
-            source,
-            mask=mask,
-            source_mask=source_mask,
-            memory=memory,
-            position=position,
-            cache=cache,
-        )
-        return self.head(hidden)
-
-    def head(self, hidden: Hidden) -> Float[Tensor, "batch seq vocab"]:
-        """Turn vectors of width d_model into logits over the vocabulary."""
-        if self.unembedding is None:
-            return F.linear(hidden, self.embedding.weight)
-        return self.unembedding(hidden)
-
-    def encode(
-        self,
-        source: Int[Tensor, "batch source"],
-        *,
-        source_mask: MaskRule | None = None,
-        position: Int[Tensor, "batch source"] | None = None,
-    ) -> Float[Tensor, "batch source d_model"]:
-        """Return one vector for each token of the source, which sees all others."""
-        if self.encoder is None:
-            raise ValueError("this model has num_encoder_layers=0: nothing encodes")
-        x, rotation = self._embed(source, position, 0)
-        slot = torch.arange(source.shape[1], device=source.device)
-        written = _write_out(source_mask, source.shape[0], slot, slot, self.config)
-        return self.encoder(x, mask=written, rotation=rotation)
-
-    def hidden(
-        self,
-        tokens: Tokens,
-        source: Int[Tensor, "batch source"] | None = None,
-        *,
-        mask: MaskRule | None = None,
-        source_mask: MaskRule | None = None,
-        memory: Float[Tensor, "batch source d_model"] | None = None,
-        position: Tokens | None = None,
-        cache: KVCache | None = None,
-    ) -> Hidden:
-        """Return the last layer's vectors.
+        output: Output = "logits",
+    ) -> Float[Tensor, "batch out features"]:
+        """Return the logits of each token, of the last one, or the vectors below.
 
         `mask` and `source_mask` say which tokens and which source tokens may be
         attended to; a decoder is causal besides. `memory` is an encoder's output, if it
         is at hand already. `position` defaults to 0, 1, 2 ... after what the cache has
-        read. A source where there is no encoder, none where there is one, ids outside
-        the vocabulary and sequences over max_seq_len raise `ValueError`.
+        read, `segment` to 0. A source where there is no encoder, none where there is
+        one, ids outside the vocabulary and sequences over max_seq_len raise
+        `ValueError`.
         """
-        self._check_family(source, memory, source_mask, cache)
+        self._check_call(tokens, source, memory, source_mask, cache, output)
         if self.decoder is None:
-            return self.encode(tokens, source_mask=mask, position=position)
-        if memory is None and source is not None:
-            memory = self.encode(source, source_mask=source_mask)
-        if memory is not None and memory.shape[0] != tokens.shape[0]:
-            raise ValueError(
-                f"{tokens.shape[0]} rows of tokens, but {memory.shape[0]} of source"
+            x = self.encode(tokens, mask, position, segment)
+        else:
+            x = self._embed(tokens, position, segment)
+            if source is not None:
+                memory = self.encode(source, source_mask)
+            x = self.decoder(
+                x,
+                memory,
+                mask=mask,
+                memory_mask=source_mask,
+                position=position,
+                cache=cache,
             )
-        return self._decode(tokens, memory, mask, source_mask, position, cache)
+        if output == "hidden":
+            return x
+        return self.head(x[:, -1:] if output == "last" else x)
 
-    def _decode(
+    def encode(
         self,
-        tokens: Tensor,
-        memory: Tensor | None,
-        mask: MaskRule | None,
-        source_mask: MaskRule | None,
-        position: Tensor | None,
-        cache: KVCache | None,
-    ) -> Tensor:
-        assert self.decoder is not None
-        read = 0 if cache is None else cache.length
-        x, rotation = self._embed(tokens, position, read)
-        rows, count = tokens.shape
-        query = torch.arange(read, read + count, device=tokens.device)
-        # SDPA's is_causal aligns queries with the first keys, so it is right only where
-        # nothing has been read before; a single query may see all that was.
-        is_causal = mask is None and read == 0
-        own = None
-        if not is_causal and (mask is not None or count > 1):
-            key = torch.arange(read + count, device=tokens.device)
-            own = _write_out(both(causal, mask), rows, query, key, self.config)
-        cross = None
-        if memory is not None:
-            source = torch.arange(memory.shape[1], device=tokens.device)
-            cross = _write_out(source_mask, rows, query, source, self.config)
-        x = self.decoder(
-            x,
-            memory,
-            mask=own,
-            memory_mask=cross,
-            rotation=rotation,
-            is_causal=is_causal,
-            cache=cache,
-        )
-        if cache is not None:
-            cache.advance(count)
-        return x
+        source: Source,
+        source_mask: MaskRule | None = None,
+        position: Places | None = None,
+        segment: Places | None = None,
+    ) -> Memory:
+        """Return one vector for each token of the source, which sees all others."""
+        if self.encoder is None:
+            raise ValueError("this model has num_encoder_layers=0: nothing encodes")
+        x = self._embed(source, position, segment)
+        return self.encoder(x, mask=source_mask, position=position)
+
+    def head(self, hidden: Hidden) -> Float[Tensor, "batch seq vocab"]:
+        """Turn vectors of width d_model into logits over the vocabulary."""
+        if self.head_transform is not None:
+            hidden = self.head_transform(hidden)
+        if self.config.scale_logits:
+            hidden = hidden * self.config.d_model**-0.5
+        layer = self.embedding if self.unembedding is None else self.unembedding
+        return F.linear(hidden, layer.weight, self.head_bias)
 
     def _embed(
-        self, tokens: Tensor, position: Tensor | None, read: int
-    ) -> tuple[Tensor, Rotation | None]:
-        """Return token vectors with positions, and the turn of queries and keys."""
+        self, tokens: Tensor, position: Tensor | None, segment: Tensor | None
+    ) -> Tensor:
+        """Check what a caller gave for each token; return the tokens' vectors."""
         integers = tokens.dtype in (torch.int64, torch.int32)
         if tokens.dim() != 2 or tokens.numel() == 0 or not integers:
             raise ValueError(
                 "tokens must be int64 or int32 [batch, seq] with at least one token, "
                 f"not {tokens.dtype} of shape {tuple(tokens.shape)}"
             )
-        last = read + tokens.shape[1]
-        if last > self.config.max_seq_len:
-            raise ValueError(
-                f"{last} tokens are more than max_seq_len={self.config.max_seq_len}"
-            )
-        if position is None:
-            position = torch.arange(read, last, device=tokens.device)
-            position = position.expand(tokens.shape[0], -1)
-        elif position.shape != tokens.shape:
-            raise ValueError(
-                f"positions {tuple(position.shape)} do not match tokens "
-                f"{tuple(tokens.shape)}"
-            )
-        _check_range("token id", tokens, self.config.vocab_size)
-        _check_range("position", position, self.config.max_seq_len)
+        _check_index("token id", tokens, self.config.vocab_size, tokens)
+        if position is not None:
+            _check_index("position", position, self.config.max_seq_len, tokens)
         x = self.embedding(tokens)
         if self.config.scale_embedding:
             x = x * self.config.d_model**0.5
-        added = self.positions.embed(position)
-        if added is not None:
-            x = x + added
-        return self.dropout(x), self.positions.rotation(position)
+        if segment is not None:
+            _check_index("segment", segment, self.config.num_segments, tokens)
+        if self.segments is not None:
+            x = x + self.segments(
+                torch.zeros_like(tokens) if segment is None else segment
+            )
+        return x
 
-    def _check_family(
+    def _check_call(
         self,
+        tokens: Tensor,
         source: Tensor | None,
         memory: Tensor | None,
         source_mask: MaskRule | None,
         cache: KVCache | None,
+        output: str,
     ) -> None:
-        given = (source is not None) + (memory is not None)
-        both_stacks = self.encoder is not None and self.decoder is not None
-        if both_stacks and given != 1:
+        if output not in get_args(Output):
+            known = ", ".join(get_args(Output))
+            raise ValueError(f"output must be one of {known}, not {output!r}")
+        given = [part for part in (source, memory) if part is not None]
+        encoder, decoder = (
+            self.config.num_encoder_layers,
+            self.config.num_decoder_layers,
+        )
+        if encoder and decoder and len(given) != 1:
             raise ValueError(
                 "an encoder-decoder takes either source or memory, "
-                f"but {given} of the two were given"
+                f"but {len(given)} of the two were given"
             )
-        if not both_stacks and (given or source_mask is not None):
+        if not (encoder and decoder) and (given or source_mask is not None):
             raise ValueError(
-                f"num_encoder_layers={self.config.num_encoder_layers} and "
-                f"num_decoder_layers={self.config.num_decoder_layers}: "
+                f"num_encoder_layers={encoder} and num_decoder_layers={decoder}: "
                 "only an encoder-decoder takes a source or a source_mask"
             )
-        if self.decoder is None and cache is not None:
+        if not decoder and cache is not None:
             raise ValueError("an encoder sees all tokens at once: it takes no cache")
+        for part in given:
+            if len(part) != len(tokens):
+                raise ValueError(
+                    f"{len(tokens)} rows of tokens, but {len(part)} of source"
+                )
 
 
-def _write_out(
-    rule: MaskRule | None,
-    batch: int,
-    query: Tensor,
-    key: Tensor,
-    config: TransformerConfig,
-) -> Tensor | None:
-    if rule is None:
-        return None
-    return dense(rule, batch=batch, query=query, key=key, heads=config.num_heads)
-
-
-def _check_range(name: str, index: Tensor, limit: int) -> None:
+def _check_index(name: str, index: Tensor, limit: int, tokens: Tensor) -> None:
+    if index.shape not in (tokens.shape, tokens[:1].shape):
+        raise ValueError(
+            f"{name}s {tuple(index.shape)} do not match tokens {tuple(tokens.shape)}"
+        )
     # CUDA reports a wrong index itself, and to ask it would stall its queue.
     if torch.compiler.is_compiling() or index.device.type in ("cuda", "meta"):
         return
