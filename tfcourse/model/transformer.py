@@ -59,7 +59,7 @@ class Stack(nn.Module):
             raise ValueError(f"{len(key)} tokens are more than max_seq_len={limit}")
         position = query[None] if position is None else position
         own = self._own_scope(mask, len(x), query, key, position, read)
-        cross = Scope()
+        cross: Scope = {}
         if memory is not None:
             slot = torch.arange(memory.shape[1], device=x.device)
             cross["mask"] = self._write_out(memory_mask, len(x), query, slot)
@@ -90,12 +90,12 @@ class Stack(nn.Module):
             sees_all = len(query) == 1 and not read.has_unread_slots
             if not is_causal and not (mask is None and sees_all):
                 mask = both(causal, mask)
-        return Scope(
-            mask=self._write_out(mask, rows, query, key),
-            bias=bias,
-            rotation=self.positions.rotation(position),
-            is_causal=is_causal,
-        )
+        return {
+            "mask": self._write_out(mask, rows, query, key),
+            "bias": bias,
+            "rotation": self.positions.rotation(position),
+            "is_causal": is_causal,
+        }
 
     def _write_out(
         self, rule: MaskRule | None, rows: int, query: Tensor, key: Tensor
