@@ -186,8 +186,8 @@ def _reader(
     return _Reader(model, memory, source_mask, prompt_mask, cache)
 
 
-def _ends(
-    model: Transformer, stop: int | Collection[int] | None, pad: int | None
+def end_tokens(
+    model: Transformer, stop: int | Collection[int] | None, pad: int | None = None
 ) -> tuple[list[int], int]:
     """Return the stop tokens as a list, and the token that follows them."""
     stops = [stop] if isinstance(stop, int) else list(stop or [])
@@ -231,7 +231,7 @@ def stream(
     reader = _reader(
         model, prompt, max_new_tokens, source, source_mask, prompt_mask, cache
     )
-    stops, pad = _ends(model, stop_token, pad_token)
+    stops, pad = end_tokens(model, stop_token, pad_token)
     steps = range(max_new_tokens)
     return _stream(reader, prompt, steps, choose, repetition_penalty, stops, pad)
 
@@ -303,7 +303,7 @@ def beam_search(
     reader = _reader(
         model, prompt, max_new_tokens, source, source_mask, prompt_mask, cache
     )
-    stops, pad = _ends(model, stop_token, pad_token)
+    stops, pad = end_tokens(model, stop_token, pad_token)
     reader.spread(prompt.shape[0], num_beams)
     beams = _Beams(prompt, num_beams, max_new_tokens, length_penalty, stops)
     for _ in range(max_new_tokens):

@@ -35,6 +35,15 @@ def _users_view() -> Iterator[None]:
         ({"num_heads": 4, "num_kv_heads": 3}, r"num_kv_heads=3 .* num_heads=4"),
         ({"position": "rotary", "head_dim": 3}, r"rotary .* even, not 3"),
         ({"position": "sinusoidal", "d_model": 9, "num_heads": 3}, r"even, not 9"),
+        ({"num_segments": -1}, r"num_segments must be at least 0, not -1"),
+        (
+            {"num_segments": 2, "num_encoder_layers": 1},
+            r"num_segments=2: an encoder-decoder has no segments",
+        ),
+        ({"rotary_base": 1.0}, r"rotary_base must be above 1, not 1\.0"),
+        ({"relative_buckets": 5}, r"even and at least 4.* not 5 and 128"),
+        ({"relative_buckets": 2}, r"even and at least 4.* not 2 and 128"),
+        ({"relative_max_distance": 16}, r"relative_max_distance: not 32 and 16"),
         ({"dropout": -0.1}, r"dropout must be in \[0, 1\), not -0\.1"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), not 1\.0"),
         ({"dropout": float("nan")}, r"dropout .* not nan"),
@@ -72,6 +81,9 @@ def test_impossible_values_are_refused_by_name(
         {"num_heads": 4, "num_kv_heads": 1},
         {"vocab_size": 1, "max_seq_len": 1, "d_ff": 1},
         {"dropout": 0},
+        {"rotary_base": 2},
+        {"relative_buckets": 4, "relative_max_distance": 3},
+        {"num_segments": 2},
     ],
 )
 def test_possible_values_are_kept(options: dict[str, Any]) -> None:

@@ -353,6 +353,103 @@ def test_weights_are_the_configs_business_alone() -> None:
     assert counted == 88 + 2 * (attention + network) + norms
 
 
+# ---------------------------------------------------------- what BERT and T5 need more
+
+
+@pytest.mark.parametrize("family", ["encoder", "decoder"])
+def test_a_segment_adds_its_vector_to_a_token(family: str) -> None:
+    model = small_model(family, num_segments=3)
+    tokens = some_tokens()
+    segment = torch.tensor([[0, 0, 1, 1, 2, 2, 2]]).expand(3, -1)
+    found = model(tokens, segment=segment)
+    assert torch.equal(found, model(tokens, segment=segment[:1]))
+    assert torch.equal(model(tokens), model(tokens, segment=torch.zeros_like(tokens)))
+    vectors = model.embedding(tokens) * 8**0.5 + model.segments.weight[segment]
+    stack = model.encoder or model.decoder
+    assert_matches_reference(lambda: found, lambda: model.head(stack(vectors)))
+    assert not torch.allclose(found, model(tokens), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["layer", "rms"])
+def test_an_embedding_norm_comes_after_the_positions(kind: str) -> None:
+    model = small_model(embedding_norm=True, norm=kind, norm_order="post")
+    x = torch.randn(2, 3, 8)
+    first = model.decoder.first_norm(x + sinusoids(torch.arange(3), 8))
+    plain = small_model(norm=kind, norm_order="post", position="none").decoder
+    plain.load_state_dict(model.decoder.state_dict(), strict=False)
+    assert_matches_reference(lambda: model.decoder(x), lambda: plain(first))
+
+
+def test_the_mlm_head_is_a_layer_below_the_logits() -> None:
+    model = small_model("encoder", head="mlm", head_bias=True, activation="gelu")
+    hidden = torch.randn(2, 3, 8)
+    linear, _, norm = model.head_transform
+    wide = F.layer_norm(
+        F.gelu(F.linear(hidden, linear.weight, linear.bias)),
+        (8,),
+        norm.weight,
+        norm.bias,
+    )
+    expected = wide @ model.embedding.weight.T + model.head_bias
+    assert_matches_reference(lambda: model.head(hidden), lambda: expected)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_logits_can_be_scaled_and_have_a_bias(tied: bool) -> None:
+    model = small_model(scale_logits=True, head_bias=True, tie_embeddings=tied)
+    hidden = torch.randn(2, 3, 8)
+    matrix = (model.embedding if tied else model.unembedding).weight
+    expected = hidden @ matrix.T / 8**0.5 + model.head_bias
+    assert_matches_reference(lambda: model.head(hidden), lambda: expected)
+    assert Transformer(small_config(head_bias=True)).head_bias.abs().max() == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_come_of_all_tokens_of_the_last_or_not_at_all(family: str) -> None:
+    model = small_model(family, dtype=torch.float64)
+    tokens, given = some_tokens(), source_for(model)
+    logits, last, hidden = (
+        model(tokens, **given, output=output) for output in ("logits", "last", "hidden")
+    )
+    assert hidden.shape == (3, 7, 8)
+    assert torch.allclose(model.head(hidden), logits)
+    assert torch.allclose(last, logits[:, -1:])
+
+
+@pytest.mark.parametrize("family", DECODERS)
+@pytest.mark.parametrize("position", ["relative", "alibi"])
+def test_decoder_and_encoder_have_a_bias_of_their_own(
+    family: str, position: str
+) -> None:
+    model = small_model(family, position=position)
+    with record_attention(model) as weights:
+        model(some_tokens(), **source_for(model))
+    names = {name for name in weights if name.endswith("self_attention")}
+    for name in names:
+        future = weights[name].triu(1).abs().max()
+        assert (future > 0) == name.startswith("encoder")
+    if model.encoder is not None and position == "relative":
+        tables = model.encoder.positions.table, model.decoder.positions.table
+        assert tables[0].weight.shape == tables[1].weight.shape
+        assert not torch.equal(tables[0].weight, tables[1].weight)
+
+
+def test_a_bias_reaches_self_attention_alone() -> None:
+    """T5 has none in cross-attention (Raffel et al. 2020)."""
+    model = small_model("encoder-decoder", position="alibi", num_decoder_layers=1)
+    tokens, memory = some_tokens(), memory_for(model)
+    layer = model.decoder.blocks[0]
+    asked = []
+    for part in (layer.self_attention, layer.cross_attention):
+        part.register_forward_pre_hook(
+            lambda _, args, named: asked.append(named.get("bias")), with_kwargs=True
+        )
+    model(tokens, **memory)
+    own, cross = asked
+    assert own.shape == (1, 2, 7, 7)
+    assert cross is None
+
+
 TOKENS = torch.zeros(2, 4, dtype=torch.long)
 MEMORY = torch.zeros(2, 5, 8)
 VALID = torch.ones(2, 4, dtype=torch.bool)
@@ -386,6 +483,30 @@ REFUSALS: dict[str, Refusal] = {
         TOKENS,
         {"position": TOKENS - 2},
         r"position -2 is outside 0 \.\.\. 15",
+    ),
+    "segment too large": (
+        "decoder",
+        TOKENS,
+        {"segment": TOKENS + 2},
+        r"segment 2 is outside 0 \.\.\. 1",
+    ),
+    "segments of another shape": (
+        "decoder",
+        TOKENS,
+        {"segment": TOKENS[:, :3]},
+        r"segments \(2, 3\) do not match tokens \(2, 4\)",
+    ),
+    "segments where there are none": (
+        "encoder-decoder",
+        TOKENS,
+        {**SOURCE, "segment": TOKENS},
+        "num_segments=0: this model takes no segments",
+    ),
+    "an unknown output": (
+        "decoder",
+        TOKENS,
+        {"output": "probabilities"},
+        "one of logits, last, hidden, not 'probabilities'",
     ),
     "mask with more rows": (
         "decoder",
@@ -449,7 +570,7 @@ REFUSALS: dict[str, Refusal] = {
 @pytest.mark.parametrize("what", REFUSALS)
 def test_what_cannot_be_meant_is_refused(what: str) -> None:
     family, tokens, given, message = REFUSALS[what]
-    model = small_model(family)
+    model = small_model(family, num_segments=2 if family == "decoder" else 0)
     with no_shape_checks(), pytest.raises(ValueError, match=message):
         model(tokens, **given)
 
