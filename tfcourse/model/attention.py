@@ -14,6 +14,7 @@ from tfcourse.model.config import TransformerConfig
 from tfcourse.model.positions import Rotation, rotate
 
 Heads = Float[Tensor, "batch heads seq head_dim"]
+Weights = Float[Tensor, "batch heads queries keys"]
 Mask = Bool[Tensor, "..."] | None  # True = may attend
 Bias = Float[Tensor, "..."] | None
 
@@ -175,7 +176,7 @@ class Attention(nn.Module):
 
 
 @contextmanager
-def record_attention(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+def record_attention(model: nn.Module) -> Iterator[dict[str, Weights]]:
     """Collect each layer's weights, [batch, heads, queries, keys], by module name.
 
     Within the block the equation runs in place of the kernel; a layer that is called

@@ -8,10 +8,9 @@ from torch import Tensor
 
 from tfcourse.model.config import TransformerConfig
 
-KeyValue = tuple[
-    Float[Tensor, "batch kv_heads keys head_dim"],
-    Float[Tensor, "batch kv_heads keys head_dim"],
-]
+Part = Float[Tensor, "batch kv_heads _ head_dim"]  # keys or values of some tokens
+KeyValue = tuple[Part, Part]
+Slots = Int[Tensor, " _"]
 
 
 class LayerCache:
@@ -21,7 +20,7 @@ class LayerCache:
         self.own: KeyValue | None = None
         self.memory: KeyValue | None = None
 
-    def append(self, key: Tensor, value: Tensor) -> KeyValue:
+    def append(self, key: Part, value: Part) -> KeyValue:
         """Add the keys and values of new tokens; return those of all tokens."""
         if self.own is not None:
             key = torch.cat((self.own[0], key), dim=2)
@@ -52,7 +51,7 @@ class KVCache:
             self.layers = [*self.layers, LayerCache()]
         return self.layers[index]
 
-    def slots(self, x: Float[Tensor, "batch count _"]) -> tuple[Tensor, Tensor]:
+    def slots(self, x: Float[Tensor, "batch count _"]) -> tuple[Slots, Slots]:
         """Return the slots of the next tokens x, and those of all keys then."""
         read = int(self.length)
         key = torch.arange(read + x.shape[1], device=x.device)
@@ -101,7 +100,7 @@ class StaticLayer(LayerCache):
         super().__init__()
         self.cache, self.own = cache, (key, value)
 
-    def append(self, key: Tensor, value: Tensor) -> KeyValue:
+    def append(self, key: Part, value: Part) -> KeyValue:
         assert self.own is not None
         for room, new in zip(self.own, (key, value), strict=True):
             room.index_copy_(2, self.cache.next, new.detach().to(room.dtype))
@@ -144,7 +143,7 @@ class StaticKVCache(KVCache):
         self.every = torch.arange(capacity, device=device)
         self.next = self.every[:0]
 
-    def slots(self, x: Float[Tensor, "batch count _"]) -> tuple[Tensor, Tensor]:
+    def slots(self, x: Float[Tensor, "batch count _"]) -> tuple[Slots, Slots]:
         rows, count = x.shape[:2]
         if rows != len(self.position):
             raise ValueError(f"{rows} rows, but a cache for {len(self.position)}")

@@ -14,26 +14,28 @@ from torch import Tensor, nn
 
 from tfcourse.model.config import TransformerConfig
 
-Rotation = tuple[Tensor, Tensor]  # cosines and sines, [batch, 1, seq, head_dim / 2]
 Places = Int[Tensor, "#batch seq"]  # one row serves a whole batch
+Queries = Int[Tensor, "#batch queries"]
+Keys = Int[Tensor, "#batch keys"]
+Added = Float[Tensor, "#batch seq d_model"]
+Turn = Float[Tensor, "#batch 1 seq half"]  # half of head_dim
+Rotation = tuple[Turn, Turn]  # cosines and sines
+Bias = Float[Tensor, "#batch heads queries keys"]
 
 
 class PositionScheme(nn.Module):
     """The scheme "none", and the questions that every scheme answers."""
 
-    def embed(self, position: Places) -> Tensor | None:
-        """Return what is added to the embeddings, [batch, seq, d_model], or None."""
+    def embed(self, position: Places) -> Added | None:
+        """Return what is added to the embeddings, or None."""
         return None
 
     def rotation(self, position: Places) -> Rotation | None:
         """Return the turn of queries and keys, or None."""
         return None
 
-    def bias(self, query: Tensor, key: Tensor) -> Tensor | None:
-        """Return what is added to the scores, [batch, heads, queries, keys], or None.
-
-        `query` and `key` are positions, [batch, queries] and [batch, keys].
-        """
+    def bias(self, query: Queries, key: Keys) -> Bias | None:
+        """Return what is added to the scores for these positions, or None."""
         return None
 
 
@@ -46,7 +48,7 @@ class Sinusoidal(PositionScheme):
         self.register_buffer("table", table, persistent=False)
         self.table: Tensor
 
-    def embed(self, position: Places) -> Tensor:
+    def embed(self, position: Places) -> Added:
         return self.table[position]
 
 
@@ -57,7 +59,7 @@ class Learned(PositionScheme):
         super().__init__()
         self.table = nn.Embedding(config.max_seq_len, config.d_model)
 
-    def embed(self, position: Places) -> Tensor:
+    def embed(self, position: Places) -> Added:
         return self.table(position)
 
 
@@ -93,7 +95,7 @@ class Relative(PositionScheme):
         self.causal, self.farthest = causal, config.relative_max_distance
         self.table = nn.Embedding(config.relative_buckets, config.num_heads)
 
-    def bias(self, query: Tensor, key: Tensor) -> Tensor:
+    def bias(self, query: Queries, key: Keys) -> Bias:
         offset = key[:, None, :] - query[:, :, None]
         count = self.table.num_embeddings
         bucket = offset_bucket(offset, count, self.farthest, causal=self.causal)
@@ -111,7 +113,7 @@ class Alibi(PositionScheme):
         self.register_buffer("slope", slopes(config.num_heads), persistent=False)
         self.slope: Tensor
 
-    def bias(self, query: Tensor, key: Tensor) -> Tensor:
+    def bias(self, query: Queries, key: Keys) -> Bias:
         distance = (query[:, None, :, None] - key[:, None, None, :]).abs()
         return -self.slope[:, None, None] * distance
 

@@ -210,12 +210,12 @@ class Transformer(nn.Module):
         x = self.embedding(tokens)
         if self.config.scale_embedding:
             x = x * self.config.d_model**0.5
-        if segment is not None:
-            _check_index("segment", segment, self.config.num_segments, tokens)
         if self.segments is not None:
-            x = x + self.segments(
-                torch.zeros_like(tokens) if segment is None else segment
-            )
+            segment = torch.zeros_like(tokens) if segment is None else segment
+            _check_index("segment", segment, self.config.num_segments, tokens)
+            return x + self.segments(segment)
+        if segment is not None:
+            raise ValueError("num_segments=0: this model takes no segments")
         return x
 
     def _check_call(
