@@ -18,12 +18,13 @@ PIP := $(PY) -m pip --quiet --disable-pip-version-check install \
 	$(CONSTRAINTS:%=--constraint %) $(PIP_OPTIONS)
 HTML := _build/html/index.html
 PASSED := _build/passed
+COVERED := model generation speculative pretrained families variants training probes
 STAGES := lint unit pages headless notebooks
 
 # Every file of the project. A name with a space is not one of ours.
 FIND := find . \( -name .git -o -name .venv -o -name _build -o -name runs \
 	-o -name __pycache__ -o -name '*.egg-info' -o -name '.*_cache' \
-	-o -name .hypothesis -o -name .ipynb_checkpoints -o -name node_modules \
+	-o -name mutants -o -name .hypothesis -o -name .ipynb_checkpoints -o -name node_modules \
 	-o -name '.coverage*' -o -name '* *' \) -prune -o -type f -print
 SOURCES := $(shell $(FIND))
 BOOK := $(filter ./book/% ./notebooks/% ./tfcourse/% ./_config.yml ./_toc.yml, \
@@ -35,7 +36,7 @@ export OMP_WAIT_POLICY := PASSIVE
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: FORCE help book serve install lab run refresh test lint unit pages \
-	headless notebooks lock clean distclean
+	headless notebooks mutants lock clean distclean
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -68,8 +69,8 @@ lint: $(VENV)/.all  ## ... style, format and types
 
 unit: $(VENV)/.all  ## ... the package and its tests' coverage
 	$(PY) -m pytest tests --ignore tests/book -n $(JOBS) --dist worksteal \
-		--cov tfcourse.model --cov tfcourse.generation --cov tfcourse.training \
-		--cov tfcourse.probes --cov-report term:skip-covered --cov-fail-under 95
+		$(COVERED:%=--cov tfcourse.%) --cov-report term:skip-covered \
+		--cov-fail-under 95
 
 pages: $(VENV)/.all  ## ... the built book, in a browser
 	$(PY) -m pytest tests/book -n $(JOBS) --dist loadfile
@@ -83,13 +84,20 @@ notebooks: $(VENV)/.all  ## ... the notebooks as committed, cell by cell
 	OMP_NUM_THREADS=1 $(PY) -m pytest --nbval-lax --nbval-cell-timeout 600 \
 		--nbval-current-env -n $(JOBS) --dist loadfile notebooks
 
+mutants: $(VENV)/.all  ## plant small faults in the model core: do the tests see them?
+	$(PIP) --editable '.[mutants]'
+	$(PY) -m mutmut run --max-children $(JOBS)
+	$(PY) -m mutmut export-cicd-stats
+	@$(PY) -c "import json; seen = json.load(open('mutants/mutmut-cicd-stats.json')); \
+		print(seen, f\"score {1 - seen['survived'] / seen['total']:.1%}\")"
+
 lock: $(VENV)/.all  ## write the installed versions into constraints.txt
 	@sed '/^#/!d' constraints.txt > constraints.new
 	@$(PY) -m pip freeze --exclude-editable | sed 's/+cpu$$//' >> constraints.new
 	@mv constraints.new constraints.txt
 
 clean:  ## remove what was built, run or cached
-	rm -rf _build runs .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf _build runs mutants .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name .venv -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean  ## the same, and the virtual environment

@@ -20,7 +20,13 @@ from jaxtyping import install_import_hook
 # Before the first import of these rooms, so not from here: their annotated shapes are
 # then checked by beartype at each call. Users do not pay for it.
 install_import_hook(
-    ["tfcourse.model", "tfcourse.generation", "tfcourse.training"],
+    [
+        "tfcourse.model",
+        "tfcourse.generation",
+        "tfcourse.speculative",
+        "tfcourse.training",
+        "tfcourse.variants",
+    ],
     "beartype.beartype",
 )
 
