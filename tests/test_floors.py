@@ -14,18 +14,20 @@ PACKAGE = Path(__file__).parents[1] / "tfcourse"
 # Lowest first. `course` and the command have an order among themselves as well.
 FLOORS = (
     "model.config",
-    "model.masks model.positions data.tokenizers",
-    "model.cache data.pairs",
-    "model.attention data.dates data.tasks",
+    "model.masks model.positions data.tokenizers variants.recurrent",
+    "model.cache data.pairs families variants.flex variants.sparse variants.tiles "
+    "variants.translator",
+    "model.attention data.dates data.tasks variants.linear_attention",
     "model.layers",
-    "model.init training.losses training.schedules training.mode",
+    "model.init training.losses training.schedules training.mode variants.experts",
     "model.transformer",
-    "generation training.optimizer",
-    "probes training.loop training.evaluation",
-    "course.show course.plots course.exercise course.broken course.broken_decoder",
+    "generation pretrained training.optimizer",
+    "probes speculative training.loop training.evaluation",
+    "course.show course.plots course.exercise course.broken course.broken_decoder "
+    "course.reference",
     "course.ledger course.exercise_attention course.exercise_decoder "
-    "course.exercise_masks",
-    "course.exercises course.chapter course.pages",
+    "course.exercise_masks course.battery",
+    "course.exercises course.chapter course.pages course.zoo",
     "course.refresh",
     "headless",
     "cli",

@@ -5,19 +5,23 @@ difference that ought not to be there; above the tolerance, atol + rtol · |expe
 raises `AssertionError` and says what was seen. Inputs are token ids [batch, seq] or
 vectors [batch, seq, width]; outputs are [batch, seq, ...]. Places are counted from 0.
 What cannot be probed (one token only, a model with dropout on) raises `ValueError`.
+
+The last three look at what stands around a model: at recorded attention weights, at the
+targets of a batch, and at a loss.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from tfcourse.model.cache import KVCache
 
 Inputs = Shaped[Tensor, "batch seq *width"]
+AnyBatch = TypeVar("AnyBatch")
 
 
 @torch.no_grad()
@@ -127,6 +131,121 @@ def assert_permutation_equivariant(
 
 
 @torch.no_grad()
+def assert_deterministic(
+    model: Callable[[Tensor], Tensor],
+    inputs: Inputs,
+    *,
+    atol: float = 0.0,
+    rtol: float = 0.0,
+) -> float:
+    """Check that the same inputs give the same outputs, to the last bit by default."""
+    _check_inputs(inputs)
+    first = _not_nan(_output(model(inputs), like=inputs))
+    second = _output(model(inputs), like=inputs)
+    message = (
+        "output {place} changed by {size:.2g} when the same inputs were read again: is "
+        "dropout still on? model.eval() switches it off"
+    )
+    return _compare(second, first, atol, rtol, message)
+
+
+@torch.no_grad()
+def assert_rows_independent(
+    model: Callable[[Tensor], Tensor],
+    inputs: Inputs,
+    *,
+    atol: float = 1e-5,
+    rtol: float = 1e-5,
+) -> float:
+    """Check that each row of a batch gives what it gives alone.
+
+    Equal rows hide what they see of each other, so they must differ.
+    """
+    _check_inputs(inputs)
+    if bool((inputs == inputs[:1]).all()):
+        raise ValueError("a probe of rows needs two or more that differ")
+    together, largest = _twice(lambda: _output(model(inputs), like=inputs)), 0.0
+    for row in range(len(inputs)):
+        one = slice(row, row + 1)
+        alone = _output(model(inputs[one]), like=inputs[one])
+        message = (
+            f"output {{place}} of row {row} changed by {{size:.2g}} when the row was "
+            "read alone: it sees other rows, or its place in the batch"
+        )
+        largest = max(largest, _compare(alone, together[one], atol, rtol, message))
+    return largest
+
+
+@torch.no_grad()
+def assert_documents_apart(
+    model: Callable[[Tensor, Tensor], Tensor],
+    inputs: Inputs,
+    document: Int[Tensor, "batch seq"],
+    *,
+    atol: float = 1e-5,
+    rtol: float = 1e-5,
+) -> float:
+    """Check that documents packed into one row give what each gives alone.
+
+    `model(inputs, document)` gets the number of each token's document; it has to start
+    positions again where a document starts.
+    """
+    _check_inputs(inputs)
+    if document.shape != inputs.shape[:2] or bool((document == document[:, :1]).all()):
+        raise ValueError(
+            "document must number the documents of each row, two or more in one of "
+            f"them, for inputs {tuple(inputs.shape)}: not {document.tolist()}"
+        )
+
+    def run(x: Tensor, numbers: Tensor) -> Tensor:
+        return _output(model(x, numbers), like=x)
+
+    packed, largest = _twice(lambda: run(inputs, document)), 0.0
+    for row, numbers in enumerate(document):
+        for number in numbers.unique().tolist():
+            own = numbers == number
+            alone = run(inputs[row : row + 1, own], numbers[None, own])
+            message = (
+                f"output {{place}} of document {number} in row {row} changed by "
+                "{size:.2g} when it was packed with others: it sees another document, "
+                "or positions go on from one to the next"
+            )
+            found = packed[row : row + 1, own.cpu()]
+            largest = max(largest, _compare(found, alone, atol, rtol, message))
+    return largest
+
+
+@torch.no_grad()
+def assert_order_seen(
+    model: Callable[[Tensor], Tensor],
+    inputs: Inputs,
+    *,
+    seed: int = 0,
+    least: float = 1e-3,
+) -> float:
+    """Check that shuffled tokens give more than the same outputs, shuffled.
+
+    The counterpart of `assert_permutation_equivariant`. Of three random orders each has
+    to change an output by more than `least`; the smallest change is returned.
+    """
+    _check_inputs(inputs)
+    expected = _twice(lambda: _output(model(inputs), like=inputs))
+    generator, smallest = torch.Generator().manual_seed(seed), torch.inf
+    for _ in range(3):
+        order = _random_order(inputs.shape[1], generator)
+        found = _output(model(inputs[:, order.to(inputs.device)]), like=inputs)
+        size = float(_difference(found, expected[:, order], 0.0, 0.0)[0].max())
+        if not size > least:
+            raise AssertionError(
+                f"the tokens were put in the order {order.tolist()}, and their outputs "
+                f"moved with them, changed by {size:.2g} at most: the model does not "
+                "see the order"
+            )
+        smallest = min(smallest, size)
+    return smallest
+
+
+@torch.no_grad()
 def assert_cache_equals_full(
     model: Callable[[Tensor, Any], Tensor],
     inputs: Inputs,
@@ -189,12 +308,150 @@ def assert_matches_reference(
     )
 
 
+@torch.no_grad()
+def assert_tied(
+    model: Callable[[Tensor], Tensor],
+    embedding: Float[Tensor, "vocab width"],
+    tokens: Int[Tensor, "batch seq"],
+    *,
+    atol: float = 1e-5,
+    rtol: float = 1e-5,
+) -> float:
+    """Check that a model's logits are made with its embedding, and nothing else.
+
+    `embedding` is the model's matrix. The row of a token that is not among `tokens` is
+    replaced by another's and put back: all vectors below the head stay, and its logit
+    must become the other's, up to one constant, the difference of two biases.
+    """
+    _check_inputs(tokens)
+    absent = sorted(set(range(len(embedding))) - set(tokens.flatten().tolist()))
+    if not absent:
+        raise ValueError("tokens hold the whole vocabulary: a probe needs one left out")
+    token, other = absent[0], int(tokens[0, 0])
+    before = _twice(lambda: _output(model(tokens), like=tokens))
+    kept = embedding[token].clone()
+    embedding[token] = embedding[other]
+    try:
+        found = _output(model(tokens), like=tokens)
+    finally:
+        embedding[token] = kept
+    done = f"token {token}, which is not read, was given the embedding of {other}"
+    if torch.equal(found, before):
+        raise AssertionError(f"no logit changed when {done}: the head is not tied")
+    expected = before.clone()
+    bias = found[0, 0, token] - before[0, 0, other]
+    expected[..., token] = before[..., other] + bias
+    message = (
+        f"when {done}, a logit at place {{place}} was {{size:.2g}} away from that of "
+        f"{other}: the head has more than the embedding"
+    )
+    return _compare(found, expected, atol, rtol, message)
+
+
+def assert_weights_are_distributions(
+    weights: Float[Tensor, "... queries keys"],
+    allowed: Bool[Tensor, "..."] | None = None,
+    *,
+    atol: float = 1e-5,
+) -> float:
+    """Check that each query's attention weights sum to one and heed the mask.
+
+    `allowed` is True where a query may attend to a key and broadcasts to the weights; a
+    query that may attend to nothing has weights of zero. No negative weights.
+    """
+    found = _output(weights, like=None)
+    if found.isnan().any():
+        raise AssertionError("a weight is not a number (nan)")
+    may_see = torch.ones(1, dtype=torch.bool) if allowed is None else allowed.cpu()
+    may_see = may_see.expand(found.shape)
+    away = (found.sum(-1, keepdim=True) - may_see.any(-1, keepdim=True).double()).abs()
+    faults = {
+        "query {} gives weight to key {}, which is masked: {:.2g}": (
+            found.masked_fill(may_see, 0.0).abs()
+        ),
+        "query {} gives key {} a weight below 0, by {:.2g}": (-found).clamp(min=0.0),
+        "the weights of query {0} have a sum that is {2:.2g} off: were they masked "
+        "after the softmax, or is it a softmax over another axis?": away,
+    }
+    for message, size in faults.items():
+        if float(size.max()) > atol:
+            *_, query, key = torch.unravel_index(size.argmax(), size.shape)
+            raise AssertionError(
+                message.format(int(query), int(key), float(size.max()))
+            )
+    return max(float(size.max()) for size in faults.values())
+
+
+def assert_targets_shifted(
+    tokens: Int[Tensor, "batch seq"],
+    target: Int[Tensor, "batch seq"],
+    *,
+    ignore: int = -100,
+) -> int:
+    """Check that what is asked for at each place is the token at the next one.
+
+    A place counts if something is asked there and at the next, where target is not
+    `ignore`. Returns how many do; none raises `ValueError`.
+    """
+    _check_inputs(tokens)
+    here, after = target[:, :-1], tokens[:, 1:]
+    asked = (here != ignore) & (target[:, 1:] != ignore)
+    if not bool(asked.any()):
+        raise ValueError("nothing is asked at two neighbouring places of any row")
+    wrong = asked & (here != after)
+    if not bool(wrong.any()):
+        return int(asked.sum())
+    row, place = wrong.nonzero()[0].tolist()
+    raise AssertionError(
+        f"row {row} asks for token {int(here[row, place])} at place {place}, but the "
+        f"next one is {int(after[row, place])}: {_shift_of(tokens, target, asked)}"
+    )
+
+
+def assert_accumulation_equals_batch(
+    loss: Callable[[AnyBatch], tuple[Tensor, Tensor]],
+    whole: AnyBatch,
+    parts: Sequence[AnyBatch],
+    *,
+    atol: float = 1e-6,
+    rtol: float = 1e-5,
+) -> float:
+    """Check that parts of a batch, added up, have the loss of the whole batch.
+
+    `loss(batch)` returns a sum and the count that it has to be divided by. Parts should
+    have unequal counts, which a mean of means gets wrong; parts cut without the whole's
+    padding show whether padding counts.
+    """
+    with torch.no_grad():
+        total, count = map(float, loss(whole))
+        sums, counts = zip(*(map(float, loss(part)) for part in parts), strict=True)
+    expected, found = total / count, sum(sums) / sum(counts)
+    size = abs(found - expected)
+    if size <= atol + rtol * abs(expected):
+        return size
+    raise AssertionError(
+        f"the loss of the whole batch is {expected:.4g}, a mean over {count:g}, and "
+        f"that of its {len(parts)} part(s) {found:.4g}, over {sum(counts):g}: is "
+        "it a mean of means, or does padding count?"
+    )
+
+
 def _factor_between(found: Tensor, expected: Tensor) -> str:
     """Name the one factor by which the two differ, if there is one."""
     factor = float((found * expected).sum() / expected.square().sum())
     if torch.allclose(found, factor * expected, rtol=1e-3, atol=1e-6):
         return f"; all are {factor:.4g} times the reference's: is a scale missing?"
     return ""
+
+
+def _shift_of(tokens: Tensor, target: Tensor, asked: Tensor) -> str:
+    """Name the shift between tokens and targets, where one explains every target."""
+    here = target[:, :-1]
+    if bool((here == tokens[:, :-1])[asked].all()):
+        return "targets are not shifted, so the model is asked to repeat what it reads"
+    if bool((target[:, :-2] == tokens[:, 2:])[asked[:, :-1]].all()):
+        return "targets are shifted twice"
+    return "targets are not the tokens, shifted by one"
 
 
 def _cache_cause(read: int, count: int) -> str:
@@ -229,15 +486,19 @@ def _output(output: Tensor, like: Tensor | None) -> Tensor:
 
 def _twice(run: Callable[[], Tensor]) -> Tensor:
     """Return the output of `run`, which must be the same when it is called again."""
-    first, second = run(), run()
-    if first.isnan().any():
-        raise AssertionError("the model's output is not a number (nan)")
+    first, second = _not_nan(run()), run()
     if not torch.equal(first, second):
         raise ValueError(
             "the model gave two outputs for one input, so nothing can be compared: "
             "does model.eval() have to switch dropout off?"
         )
     return first
+
+
+def _not_nan(output: Tensor) -> Tensor:
+    if output.isnan().any():
+        raise AssertionError("the model's output is not a number (nan)")
+    return output
 
 
 @contextmanager
