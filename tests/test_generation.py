@@ -24,9 +24,12 @@ from tfcourse.generation import (
     greedy,
     keep_top_k,
     keep_top_p,
+    penalise_repetition,
     sample,
+    stream,
 )
 from tfcourse.model.attention import record_attention
+from tfcourse.model.cache import KVCache, StaticKVCache
 from tfcourse.model.masks import padding
 from tfcourse.model.transformer import Transformer
 
@@ -113,6 +116,80 @@ def test_a_stop_token_in_the_prompt_stops_nothing() -> None:
     prompt = torch.tensor([[5, 1]])
     found = generate(counter(9), prompt, max_new_tokens=2, stop_token=5)
     assert found.tolist() == [[5, 1, 2, 3]]
+
+
+def test_any_of_several_stop_tokens_ends_a_row() -> None:
+    prompt = torch.tensor([[3], [0], [6]])
+    found = generate(
+        counter(9), prompt, max_new_tokens=9, stop_token={5, 2}, pad_token=8
+    )
+    assert found[:, 1:].tolist() == [
+        [4, 5] + [8] * 3,
+        [1, 2] + [8] * 3,
+        [7, 8, 0, 1, 2],
+    ]
+
+
+def test_a_stream_gives_each_token_as_soon_as_it_is_chosen() -> None:
+    asked = []
+
+    def noted(logits: Tensor) -> Tensor:
+        asked.append(len(asked))
+        return logits.argmax(-1)
+
+    model, prompt = double(), some_tokens(seq=3)
+    tokens = stream(model, prompt, max_new_tokens=5, choose=noted)
+    assert asked == []
+    first = next(tokens)
+    assert asked == [0]
+    assert not first.requires_grad
+    rest = torch.stack([first, *tokens], dim=1)
+    assert torch.equal(rest, generate(model, prompt, max_new_tokens=5)[:, 3:])
+
+
+def test_a_stream_ends_when_every_row_has_stopped() -> None:
+    prompt = torch.tensor([[3], [0]])
+    tokens = stream(counter(9), prompt, max_new_tokens=9, stop_token=4, pad_token=7)
+    assert [token.tolist() for token in tokens] == [[4, 1], [7, 2], [7, 3], [7, 4]]
+
+
+def test_a_wrong_request_is_refused_before_the_first_token() -> None:
+    with pytest.raises(ValueError, match="more than max_seq_len"):
+        stream(double(), some_tokens(), max_new_tokens=99)
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_a_static_cache_gives_the_same_tokens(family: str) -> None:
+    model = double(family, position="relative")
+    prompt, given = some_tokens(seq=4), source_for(model)
+    valid = torch.tensor([[False, True, True, True], [True] * 4, [False] * 3 + [True]])
+    options: dict[str, Any] = {"max_new_tokens": 5, "prompt_mask": valid, **given}
+    cache = StaticKVCache(model.config, batch=3, capacity=11, dtype=torch.float64)
+    found = generate(model, prompt, cache=cache, **options)
+    assert torch.equal(found, generate(model, prompt, **options))
+    assert int(cache.length) == 8  # the last token was not read
+
+
+def test_repeated_tokens_become_less_likely() -> None:
+    logits = torch.tensor([[2.0, -2.0, 3.0, -1.0], [2.0, -2.0, 3.0, -1.0]])
+    tokens = torch.tensor([[0, 1, 1], [2, 2, 3]])
+    valid = torch.tensor([[True, True, True], [False, True, False]])
+    found = penalise_repetition(logits, tokens, 2.0)
+    assert found.tolist() == [[1.0, -4.0, 3.0, -1.0], [2.0, -2.0, 1.5, -2.0]]
+    found = penalise_repetition(logits, tokens, 2.0, valid)
+    assert found.tolist() == [[1.0, -4.0, 3.0, -1.0], [2.0, -2.0, 1.5, -1.0]]
+
+
+def test_a_penalty_counts_the_prompt_but_not_its_padding() -> None:
+    even = Chain([4, 4.1, 4.2], [4, 4.1, 4.2], [4, 4.1, 4.2])
+    prompt = torch.tensor([[2, 1], [2, 1]])
+    valid = torch.tensor([[True, True], [False, True]])
+    found = generate(
+        even, prompt, max_new_tokens=1, prompt_mask=valid, repetition_penalty=3.0
+    )
+    assert found[:, 2].tolist() == [0, 2]
+    plain = generate(even, prompt, max_new_tokens=1, prompt_mask=valid)
+    assert plain[:, 2].tolist() == [2, 2]
 
 
 def test_without_a_stop_token_all_tokens_are_made() -> None:
@@ -424,6 +501,50 @@ def test_finished_and_unfinished_rows_share_a_batch() -> None:
     assert score.tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("family", DECODERS)
+@pytest.mark.parametrize("position", ["rotary", "relative", "learned"])
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_beams_of_unequal_prompts_are_those_of_each_alone(
+    family: str, position: str, use_cache: bool
+) -> None:
+    model = double(family, position=position)
+    prompt, given = some_tokens(seq=5), source_for(model)
+    lengths = (5, 2, 1)
+    valid = torch.stack([torch.arange(5) >= 5 - length for length in lengths])
+    options: dict[str, Any] = {
+        "max_new_tokens": 5,
+        "num_beams": 3,
+        "stop_token": STOP,
+        "use_cache": use_cache,
+    }
+    together, scores = beam_search(model, prompt, prompt_mask=valid, **options, **given)
+    for row, length in enumerate(lengths):
+        own = {name: part[row : row + 1] for name, part in given.items()}
+        alone = prompt[row : row + 1, 5 - length :]
+        found, score = beam_search(model, alone, **options, **own)
+        new = found[0, length:]
+        assert torch.equal(together[row, 5 : 5 + len(new)], new)
+        assert torch.allclose(score[0], scores[row])
+
+
+def test_beams_end_at_any_of_several_stop_tokens() -> None:
+    model = Chain([0, 6, 3, 1], [0, 0, 1, 9], [1] * 4, [1] * 4)
+    options: dict[str, Any] = {"max_new_tokens": 4, "num_beams": 2}
+    prompt = torch.tensor([[0]])
+    for stops, expected in (([3], [0, 1, 3]), ([2, 3], [0, 1, 3]), ([1, 2], [0, 1])):
+        found, _ = beam_search(model, prompt, stop_token=stops, **options)
+        assert found[0, : len(expected)].tolist() == expected
+
+
+def test_at_the_limit_an_unfinished_beam_counts_as_finished() -> None:
+    model = Chain([0, 9, 1], [0, 9, 1], [1, 1, 1])
+    found, score = beam_search(
+        model, torch.tensor([[0]]), max_new_tokens=3, num_beams=2, stop_token=STOP
+    )
+    assert found.tolist() == [[0, 1, 1, 1]]
+    assert score.exp().item() == pytest.approx(0.9)
+
+
 def test_a_beam_follows_any_source_mask_of_keys() -> None:
     model = double("encoder-decoder")
     prompt, source = some_tokens(seq=2), some_tokens(seq=5)
@@ -467,6 +588,9 @@ HOLE = torch.tensor([[True, True, True], [True, True, False]])
         ({"stop_token": -1}, r"stop_token -1 is outside 0 \.\.\. 10"),
         ({"stop_token": 1, "pad_token": -100}, r"pad_token -100 is outside"),
         ({"source": PROMPT}, "num_encoder_layers=0"),
+        ({"stop_token": [1, 12]}, r"stop_token 12 is outside 0 \.\.\. 10"),
+        ({"repetition_penalty": 0.0}, r"repetition_penalty .* above 0, not 0\.0"),
+        ({"cache": KVCache(), "use_cache": False}, "but use_cache is False"),
         ({"prompt": PROMPT[0]}, r"\[batch, seq\], not \(3,\)"),
         ({"prompt": PROMPT + 11}, "token id 11 is outside"),
     ],
@@ -508,6 +632,13 @@ def test_impossible_beams_are_refused(options: dict[str, Any], message: str) -> 
 def test_impossible_samples_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sample(**options)
+
+
+def test_a_cache_that_has_read_is_refused() -> None:
+    model, cache = double(), KVCache()
+    model(some_tokens(seq=2), cache=cache)
+    with pytest.raises(ValueError, match="has read 2 tokens: pass a new one"):
+        generate(model, some_tokens(), max_new_tokens=2, cache=cache)
 
 
 def test_an_encoder_generates_nothing() -> None:
