@@ -302,6 +302,11 @@ def test_top_p_keeps_the_fewest_that_reach_p(p: float, expected: list[int]) -> N
     assert torch.equal(found[found.isfinite()], logits[found.isfinite()])
 
 
+def test_top_p_stops_where_it_is_reached_exactly() -> None:
+    assert keep_top_p(torch.zeros(1, 2), 0.5).isfinite().tolist() == [[True, False]]
+    sample(top_p=1.0)  # allowed: it keeps all
+
+
 def test_top_p_of_one_keeps_all_of_a_large_vocabulary() -> None:
     assert keep_top_p(5 * torch.randn(1, 50_000), 1.0).isfinite().all()
 

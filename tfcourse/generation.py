@@ -56,7 +56,7 @@ def keep_top_k(
 ) -> Float[Tensor, "batch vocab"]:
     """Set all but the k largest logits of each row to -inf."""
     value, index = logits.topk(min(k, logits.shape[-1]))
-    return torch.full_like(logits, float("-inf")).scatter(-1, index, value)
+    return torch.full_like(logits, -torch.inf).scatter(-1, index, value)
 
 
 def keep_top_p(
@@ -71,7 +71,7 @@ def keep_top_p(
     # The likeliest token always stays: rounding could otherwise drop every one.
     drop = before >= p
     drop[..., 0] = False
-    return value.masked_fill(drop, float("-inf")).gather(-1, index.argsort(-1))
+    return value.masked_fill(drop, -torch.inf).gather(-1, index.argsort(-1))
 
 
 def penalise_repetition(
@@ -341,12 +341,12 @@ class _Beams:
         self.tokens = prompt.repeat_interleave(num_beams, dim=0)
         # All beams of a prompt are the same at first: only one of them counts.
         self.score = torch.full(
-            (prompt.shape[0], num_beams), float("-inf"), device=prompt.device
+            (prompt.shape[0], num_beams), -torch.inf, device=prompt.device
         )
         self.score[:, 0] = 0.0
         self.finished: list[Tensor | None] = [None] * prompt.shape[0]
         self.finished_score = torch.full(
-            (prompt.shape[0],), float("-inf"), device=prompt.device
+            (prompt.shape[0],), -torch.inf, device=prompt.device
         )
 
     def grow(self, logits: Float[Tensor, "rows vocab"]) -> Int[Tensor, " rows"]:
@@ -364,7 +364,7 @@ class _Beams:
         # An end must be among the best `num_beams`: one beam is then greedy.
         best = slice(self.num_beams)
         self._finish(score[:, best], (beam + first)[:, best], token[:, best])
-        score = score.masked_fill(torch.isin(token, self.stops), float("-inf"))
+        score = score.masked_fill(torch.isin(token, self.stops), -torch.inf)
         self.score, keep = score.topk(self.num_beams)
         rows = (beam + first).gather(1, keep).flatten()
         chosen = token.gather(1, keep).view(-1, 1)
@@ -375,7 +375,7 @@ class _Beams:
         """Keep each prompt's best candidate that stops here, if it is its best yet."""
         length = self.tokens.shape[1] + 1 - self.start
         ended = torch.isin(token, self.stops) & score.isfinite()
-        value = score.masked_fill(~ended, float("-inf")) / length**self.penalty
+        value = score.masked_fill(~ended, -torch.inf) / length**self.penalty
         best, which = value.max(dim=1)
         for prompt in (best > self.finished_score).nonzero()[:, 0].tolist():
             prefix, last = row[prompt, which[prompt]], token[prompt, which[prompt]]

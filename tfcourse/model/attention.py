@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ def attention_weights(
         score = score + bias
     if mask is None:
         return score.softmax(dim=-1)
-    weight = score.masked_fill(~mask, float("-inf")).softmax(dim=-1)
+    weight = score.masked_fill(~mask, -torch.inf).softmax(dim=-1)
     return weight.masked_fill(~mask, 0.0)  # softmax over nothing is nan
 
 
@@ -55,7 +56,7 @@ def fused_attention(
     """Return weights @ value by the library's kernel, which stores no weights."""
     additive: Tensor | None = mask
     if bias is not None:
-        additive = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
+        additive = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
     return F.scaled_dot_product_attention(
         query,
         key,

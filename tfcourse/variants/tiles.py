@@ -58,7 +58,7 @@ def _scores(
                 continue
             score = query[:, :, rows] @ key[:, :, columns].mT * scale
             if strip is not None:
-                score = score.masked_fill(~strip[..., columns], float("-inf"))
+                score = score.masked_fill(~strip[..., columns], -torch.inf)
             yield rows, columns, score
 
 

@@ -33,7 +33,7 @@ class AdditiveAttention(nn.Module):
         """Return how much is taken from each place of the source; none from padding."""
         mixed = torch.tanh(self.of_state(state)[:, None] + self.of_memory(memory))
         score = self.score(mixed)[..., 0]
-        return score.masked_fill(~valid, float("-inf")).softmax(dim=-1)
+        return score.masked_fill(~valid, -torch.inf).softmax(dim=-1)
 
 
 class RecurrentTranslator(nn.Module):
