@@ -130,11 +130,15 @@ def test_a_static_cache_is_written_in_place() -> None:
     assert cache.layer(0).own[0].shape == (2, 2, 5, 4)
 
 
-def test_a_static_cache_keeps_its_number_format_and_no_gradient() -> None:
+def test_a_static_cache_has_a_number_format_and_no_gradient() -> None:
     cache = StaticKVCache(small_config(), batch=2, capacity=3, dtype=torch.bfloat16)
     cache.slots(torch.zeros(2, 1, 8))
     new = torch.ones(2, 2, 1, 4, requires_grad=True)
-    key, value = cache.layer(0).append(new, new)
+    with pytest.raises(
+        ValueError, match=r"of torch\.bfloat16 cannot keep torch\.float32"
+    ):
+        cache.layer(0).append(new, new)
+    key, value = cache.layer(0).append(new.bfloat16(), new.bfloat16())
     assert key.dtype == value.dtype == torch.bfloat16
     assert not key.requires_grad
 

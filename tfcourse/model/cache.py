@@ -103,7 +103,9 @@ class StaticLayer(LayerCache):
     def append(self, key: Part, value: Part) -> KeyValue:
         assert self.own is not None
         for room, new in zip(self.own, (key, value), strict=True):
-            room.index_copy_(2, self.cache.next, new.detach().to(room.dtype))
+            if room.dtype != new.dtype:
+                raise ValueError(f"a cache of {room.dtype} cannot keep {new.dtype}")
+            room.index_copy_(2, self.cache.next, new.detach())
         return self.own
 
 
