@@ -541,6 +541,57 @@ def test_beams_end_at_any_of_several_stop_tokens() -> None:
         assert found[0, : len(expected)].tolist() == expected
 
 
+class Counted(Chain):
+    """A chain that counts its passes."""
+
+    passes = 0
+
+    def forward(self, tokens: Tensor, *args: Any, **options: Any) -> Tensor:
+        self.passes += 1
+        return super().forward(tokens, *args, **options)
+
+
+def test_the_search_ends_as_soon_as_nothing_better_can_come() -> None:
+    model = Counted([0, 3, 7], [0, 3, 7], [1, 1, 1])
+    found, _ = beam_search(
+        model, torch.tensor([[0]]), max_new_tokens=9, num_beams=2, stop_token=STOP
+    )
+    assert found.tolist() == [[0, STOP]]
+    # A sum of log 0.3 or 0.3² may still, over nine tokens, have a mean above log 0.7.
+    assert model.passes == 3
+    model.passes = 0
+    beam_search(
+        model,
+        torch.tensor([[0]]),
+        max_new_tokens=9,
+        num_beams=2,
+        stop_token=STOP,
+        length_penalty=0.0,
+    )
+    assert model.passes == 1
+
+
+def test_the_search_goes_on_while_something_better_may_come() -> None:
+    model = Chain([0, 14, 86], [0, 1, 0], [1, 1, 1])
+    found, score = beam_search(
+        model,
+        torch.tensor([[0]]),
+        max_new_tokens=6,
+        num_beams=2,
+        stop_token=STOP,
+        length_penalty=2.0,
+    )
+    assert found.tolist() == [[0] + [1] * 6]
+    assert score.item() == pytest.approx(torch.tensor(0.14).log().item() / 36)
+
+
+def test_one_new_token_is_enough_for_a_beam() -> None:
+    found, _ = beam_search(
+        counter(5), torch.tensor([[3]]), max_new_tokens=1, num_beams=2, stop_token=STOP
+    )
+    assert found.tolist() == [[3, 4]]
+
+
 def test_at_the_limit_an_unfinished_beam_counts_as_finished() -> None:
     model = Chain([0, 9, 1], [0, 9, 1], [1, 1, 1])
     found, score = beam_search(
