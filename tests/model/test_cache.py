@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_models import no_shape_checks, small_config
+from small_models import EverythingOn, no_shape_checks, small_config
 
 from tfcourse.model.cache import KVCache, LayerCache, StaticKVCache
 
@@ -149,6 +149,22 @@ def test_a_full_static_cache_says_so_and_keeps_what_it_has() -> None:
         cache.slots(torch.zeros(2, 2, 8))
     assert int(cache.length) == 3
     cache.slots(torch.zeros(2, 1, 8))  # the last one fits
+
+
+@pytest.mark.parametrize("capacity", [1, 16])
+def test_a_possible_capacity_is_taken(capacity: int) -> None:
+    assert static(capacity).layer(0).own[0].shape[2] == capacity
+
+
+def test_a_static_cache_is_made_and_filled_on_its_device() -> None:
+    with EverythingOn("meta"):
+        cache = StaticKVCache(small_config(), batch=2, capacity=4, device="meta")
+        query, key = cache.slots(torch.zeros(2, 3, 8, device="meta"))
+        cache.place(torch.zeros(1, 3, dtype=torch.long, device="meta"))
+        new = torch.zeros(2, 2, 3, 4, device="meta")
+        cache.layer(0).append(new, new)
+        cache.advance(3)
+    assert (query.shape, key.shape) == ((3,), (4,))
 
 
 @pytest.mark.parametrize("capacity", [0, 17])

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from small_models import POSITIONS, small_config
+from small_models import POSITIONS, EverythingOn, small_config
 from torch import Tensor
 
 from tfcourse.model.positions import (
@@ -106,6 +106,15 @@ def test_tables_are_no_part_of_the_saved_weights(name: str) -> None:
     assert set(scheme.state_dict()) == (
         {"table.weight"} if name in ("learned", "relative") else set()
     )
+
+
+def test_angles_are_exact_and_where_their_positions_are() -> None:
+    angle = angles(torch.tensor([123_457]), 6)
+    assert angle.dtype == torch.float64
+    exact = [123_457 / 10_000 ** (pair / 3) for pair in range(3)]
+    assert angle[0].tolist() == pytest.approx(exact, rel=1e-14)
+    with EverythingOn("meta"):
+        angles(torch.zeros(3, dtype=torch.long, device="meta"), 6)
 
 
 @pytest.mark.parametrize("base", [10.0, 500_000.0])
