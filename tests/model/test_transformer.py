@@ -451,6 +451,8 @@ def test_a_bias_reaches_self_attention_alone() -> None:
 
 
 TOKENS = torch.zeros(2, 4, dtype=torch.long)
+ONE = torch.eye(2, 4, dtype=torch.long)  # at two places: the rest is in range
+WANTED = r"^tokens must be int64 or int32 \[batch, seq\] with at least one token, not"
 MEMORY = torch.zeros(2, 5, 8)
 VALID = torch.ones(2, 4, dtype=torch.bool)
 SOURCE = {"source": torch.zeros(2, 5, dtype=torch.long)}
@@ -458,9 +460,24 @@ Refusal = tuple[str, Tensor, dict[str, Any], str]
 
 REFUSALS: dict[str, Refusal] = {
     "too long": ("decoder", TOKENS.repeat(1, 5), {}, "20 tokens .* max_seq_len=16"),
-    "id too large": ("decoder", TOKENS + 11, {}, r"token id 11 is outside 0 \.\.\. 10"),
-    "id negative": ("decoder", TOKENS - 1, {}, r"token id -1 is outside 0 \.\.\. 10"),
-    "floats": ("decoder", TOKENS.float(), {}, r"torch\.float32 of shape \(2, 4\)"),
+    "id too large": (
+        "decoder",
+        TOKENS + 11 * ONE,
+        {},
+        r"token id 11 is outside 0 \.\.\. 10",
+    ),
+    "id negative": (
+        "decoder",
+        TOKENS + 1 - 2 * ONE,
+        {},
+        r"token id -1 is outside 0 \.\.\. 10",
+    ),
+    "floats": (
+        "decoder",
+        TOKENS.float(),
+        {},
+        rf"{WANTED} torch\.float32 of shape \(2, 4\)",
+    ),
     "booleans": ("decoder", VALID, {}, r"torch\.bool of shape \(2, 4\)"),
     "bytes": ("decoder", TOKENS.byte(), {}, r"torch\.uint8 of shape \(2, 4\)"),
     "no batch axis": ("decoder", TOKENS[0], {}, r"shape \(4,\)"),
@@ -475,19 +492,19 @@ REFUSALS: dict[str, Refusal] = {
     "position too large": (
         "decoder",
         TOKENS,
-        {"position": TOKENS + 16},
+        {"position": TOKENS + 16 * ONE},
         r"position 16 is outside 0 \.\.\. 15",
     ),
     "position negative": (
         "encoder",
         TOKENS,
-        {"position": TOKENS - 2},
+        {"position": TOKENS + 1 - 3 * ONE},
         r"position -2 is outside 0 \.\.\. 15",
     ),
     "segment too large": (
         "decoder",
         TOKENS,
-        {"segment": TOKENS + 2},
+        {"segment": TOKENS + 2 * ONE},
         r"segment 2 is outside 0 \.\.\. 1",
     ),
     "segments of another shape": (
@@ -500,7 +517,7 @@ REFUSALS: dict[str, Refusal] = {
         "encoder-decoder",
         TOKENS,
         {**SOURCE, "segment": TOKENS},
-        "num_segments=0: this model takes no segments",
+        "^num_segments=0: this model takes no segments$",
     ),
     "an unknown output": (
         "decoder",
@@ -563,7 +580,12 @@ REFUSALS: dict[str, Refusal] = {
         {"source_mask": padding(VALID)},
         "takes a source or a source_mask",
     ),
-    "cache for an encoder": ("encoder", TOKENS, {"cache": KVCache()}, "takes no cache"),
+    "cache for an encoder": (
+        "encoder",
+        TOKENS,
+        {"cache": KVCache()},
+        "^an encoder sees all tokens at once: it takes no cache$",
+    ),
 }
 
 
