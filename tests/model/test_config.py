@@ -34,14 +34,20 @@ def _users_view() -> Iterator[None]:
         ({"num_kv_heads": 4}, r"num_kv_heads=4 must divide num_heads=2"),
         ({"num_heads": 4, "num_kv_heads": 3}, r"num_kv_heads=3 .* num_heads=4"),
         ({"position": "rotary", "head_dim": 3}, r"rotary .* even, not 3"),
-        ({"position": "sinusoidal", "d_model": 9, "num_heads": 3}, r"even, not 9"),
+        (
+            {"position": "sinusoidal", "d_model": 9, "num_heads": 3},
+            r"^sinusoidal positions .* d_model must be even, not 9$",
+        ),
         ({"num_segments": -1}, r"num_segments must be at least 0, not -1"),
         (
             {"num_segments": 2, "num_encoder_layers": 1},
             r"num_segments=2: an encoder-decoder has no segments",
         ),
         ({"rotary_base": 1.0}, r"rotary_base must be above 1, not 1\.0"),
-        ({"relative_buckets": 5}, r"even and at least 4.* not 5 and 128"),
+        (
+            {"relative_buckets": 5},
+            r"^relative_buckets must be even and .* not 5 and 128$",
+        ),
         ({"relative_buckets": 2}, r"even and at least 4.* not 2 and 128"),
         ({"relative_max_distance": 16}, r"relative_max_distance: not 32 and 16"),
         ({"dropout": -0.1}, r"dropout must be in \[0, 1\), not -0\.1"),

@@ -105,6 +105,7 @@ def test_the_feed_forward_network_is_its_formula(name, function, gated: bool) ->
     wide = ours.widen(x)
     hidden = function(wide) if ours.gate is None else function(ours.gate(x)) * wide
     assert (ours.gate is not None) == gated
+    assert ours.gate is None or ours.gate.bias is not None
     assert torch.allclose(ours(x), ours.narrow(hidden))
 
 

@@ -91,6 +91,11 @@ def test_a_rule_written_out_has_four_axes(
     assert mask.shape == shape
 
 
+def test_a_rule_is_written_out_for_one_head_unless_more_are_asked_for() -> None:
+    slots = torch.arange(1)
+    assert dense(head_sees_row, batch=2, query=slots, key=slots).shape == (2, 1, 1, 1)
+
+
 def test_a_rule_may_differ_between_heads() -> None:
     slots = torch.arange(1)
     mask = dense(head_sees_row, batch=2, heads=2, query=slots, key=slots)

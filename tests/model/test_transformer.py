@@ -18,7 +18,7 @@ from small_models import (
     some_tokens,
     source_for,
 )
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from tfcourse.model.attention import record_attention
@@ -208,6 +208,62 @@ def test_a_cache_changes_nothing(family: str, position: str, masked: bool) -> No
     assert_cache_equals_full(run, some_tokens(), **EXACT)
 
 
+def asked(layer: nn.Module, name: str) -> list[Any]:
+    """Return a list that will hold what each call of the layer was given as `name`."""
+    seen: list[Any] = []
+    layer.register_forward_pre_hook(
+        lambda _, args, named: seen.append(named.get(name)), with_kwargs=True
+    )
+    return seen
+
+
+def test_a_single_cached_token_needs_no_mask() -> None:
+    """A mask of nothing but True would only keep the fast kernel from being used."""
+    model, cache = small_model(), KVCache()
+    masks = asked(model.decoder.blocks[0].self_attention, "mask")
+    for piece in some_tokens().split([3, 1, 2, 1], dim=1):
+        model(piece, cache=cache)
+    assert [mask is None for mask in masks] == [True, True, False, True]
+    model(some_tokens(seq=1), cache=KVCache(), mask=padding(torch.zeros(3, 1) > 0))
+    assert masks[-1] is not None
+
+
+def test_the_memory_is_projected_once_for_all_cached_tokens() -> None:
+    model, cache = small_model("encoder-decoder", num_decoder_layers=1), KVCache()
+    layer, calls = model.decoder.blocks[0].cross_attention, []
+    project = layer._project_memory
+
+    def counted_call(memory: Tensor) -> Any:
+        calls.append(memory)
+        return project(memory)
+
+    layer._project_memory = counted_call
+    memory = memory_for(model)
+    for token in some_tokens().split(1, dim=1):
+        model(token, cache=cache, **memory)
+    assert len(calls) == 1
+
+
+def test_a_rule_may_treat_heads_unlike() -> None:
+    model = small_model()
+
+    def second_head_sees_itself(
+        batch: Tensor, head: Tensor, query: Tensor, key: Tensor
+    ) -> Tensor:
+        return (head == 0) | (key == query)
+
+    with record_attention(model) as weights:
+        model(some_tokens(), mask=second_head_sees_itself)
+    for weight in weights.values():
+        assert torch.equal(weight[:, 1], torch.eye(7).expand(3, -1, -1))
+        assert (weight[:, 0, 1:, 0] > 0).all()
+
+
+def test_one_encoder_layer_is_enough_to_be_attended_to() -> None:
+    model = small_model("encoder-decoder", num_encoder_layers=1)
+    assert model.decoder.blocks[0].cross_attention is not None
+
+
 def test_packed_documents_are_read_as_if_apart() -> None:
     model = small_model(dtype=torch.float64)
     first, second = some_tokens(1, 4), some_tokens(1, 3)
@@ -374,6 +430,7 @@ def test_a_segment_adds_its_vector_to_a_token(family: str) -> None:
 def test_an_embedding_norm_comes_after_the_positions(kind: str) -> None:
     model = small_model(embedding_norm=True, norm=kind, norm_order="post")
     x = torch.randn(2, 3, 8)
+    assert model.decoder.first_norm.weight.shape == (8,)
     first = model.decoder.first_norm(x + sinusoids(torch.arange(3), 8))
     plain = small_model(norm=kind, norm_order="post", position="none").decoder
     plain.load_state_dict(model.decoder.state_dict(), strict=False)
@@ -598,7 +655,8 @@ def test_what_cannot_be_meant_is_refused(what: str) -> None:
 
 
 def test_a_decoder_does_not_encode() -> None:
-    with pytest.raises(ValueError, match="num_encoder_layers=0"):
+    message = "^this model has num_encoder_layers=0: nothing encodes$"
+    with pytest.raises(ValueError, match=message):
         small_model("decoder").encode(TOKENS)
 
 
