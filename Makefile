@@ -18,7 +18,8 @@ PIP := $(PY) -m pip --quiet --disable-pip-version-check install \
 	$(CONSTRAINTS:%=--constraint %) $(PIP_OPTIONS)
 HTML := _build/html/index.html
 PASSED := _build/passed
-COVERED := model generation speculative pretrained families variants training probes
+COVERED := model generation speculative pretrained families variants data training \
+	probes
 STAGES := lint unit pages headless notebooks
 
 # Every file of the project. A name with a space is not one of ours.

@@ -1,8 +1,10 @@
 """The `tfcourse` command: what it prints, what it refuses, how it exits."""
 
+import hashlib
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from typer.testing import CliRunner
 
 import tfcourse
 from tfcourse.cli import app
+from tfcourse.data.datasets import DATASETS
 
 Write = Callable[..., Path]
 FAILS = 'raise ValueError("not today")'
@@ -113,3 +116,54 @@ def test_listing_is_quick_because_it_loads_neither_torch_nor_papermill() -> None
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert not {"torch", "papermill", "matplotlib"} & set(run.stdout.split())
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder that is the mirror, with an empty cache beside it."""
+    monkeypatch.setenv("TFCOURSE_MIRROR", (tmp_path / "mirror").as_uri())
+    monkeypatch.setenv("TFCOURSE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "mirror"
+
+
+def put_text(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """Put a short text, known by its checksum, in the place of Tiny Shakespeare."""
+    content = b"First Citizen:\nBefore we proceed any further, hear me speak.\n"
+    known = DATASETS["tinyshakespeare"]
+    sha256 = hashlib.sha256(content).hexdigest()
+    file = replace(known.files[0], sha256=sha256, size=len(content))
+    monkeypatch.setitem(DATASETS, "tinyshakespeare", replace(known, files=(file,)))
+    (mirror / "tinyshakespeare").mkdir(parents=True)
+    (mirror / "tinyshakespeare" / "input.txt").write_bytes(content)
+    return content
+
+
+def test_data_is_fetched_and_then_listed_and_found(
+    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = put_text(mirror, monkeypatch)
+    folder = tmp_path / "cache" / "tinyshakespeare"
+    missing = "tfcourse: not here; tfcourse data fetch tinyshakespeare\n"
+    assert call("data", "path", "tinyshakespeare") == (1, "", missing)
+    assert call("data", "fetch", "tinyshakespeare") == (0, f"{folder}\n", "")
+    assert (folder / "input.txt").read_bytes() == content
+    assert call("data", "path", "tinyshakespeare") == (0, f"{folder}\n", "")
+    code, printed, _ = call("data", "list")
+    state = {line.split()[0]: line.split()[3] for line in printed.splitlines()}
+    assert code == 0
+    assert state == dict.fromkeys(DATASETS, "-") | {"tinyshakespeare": "here"}
+
+
+def test_data_that_cannot_be_had_is_a_failure_and_not_a_refusal(mirror: Path) -> None:
+    (mirror / "tinyshakespeare").mkdir(parents=True)
+    (mirror / "tinyshakespeare" / "input.txt").write_bytes(b"x" * 1115394)
+    code, printed, errors = call("data", "fetch", "tinyshakespeare")
+    assert (code, printed) == (1, "")
+    assert "tinyshakespeare/input.txt: SHA-256 is" in errors
+
+
+@pytest.mark.parametrize("command", ["fetch", "path"])
+def test_unknown_data_is_refused_with_the_known(command: str, mirror: Path) -> None:
+    code, printed, errors = call("data", command, "mnist")
+    assert (code, printed) == (2, "")
+    assert errors.startswith("tfcourse: unknown data set 'mnist'; known: multi30k, ")

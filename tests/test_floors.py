@@ -13,15 +13,19 @@ PACKAGE = Path(__file__).parents[1] / "tfcourse"
 
 # Lowest first. `course` and the command have an order among themselves as well.
 FLOORS = (
-    "model.config",
-    "model.masks model.positions data.tokenizers variants.recurrent",
-    "model.cache data.pairs families variants.flex variants.sparse variants.tiles "
-    "variants.translator",
-    "model.attention data.dates data.tasks variants.linear_attention",
-    "model.layers",
-    "model.init training.losses training.schedules training.mode variants.experts",
-    "model.transformer",
-    "generation pretrained training.optimizer",
+    "model.config data.files data.download data.unpack",
+    "model.masks model.positions data.tokenizers data.datasets variants.recurrent",
+    "model.cache data.pairs data.bpe families variants.flex variants.sparse "
+    "variants.tiles variants.translator",
+    "model.attention data.dates data.tasks data.fast_bpe data.buckets "
+    "data.packed data.sentiment data.digits "
+    "variants.linear_attention",
+    "model.layers data.saved data.library",
+    "model.init training.losses training.schedules training.mode training.generators "
+    "training.history training.checkpoint training.averaging training.recompute "
+    "training.compute variants.experts",
+    "model.transformer training.state training.step",
+    "generation pretrained training.optimizer training.keeper",
     "probes speculative training.loop training.evaluation",
     "course.show course.plots course.exercise course.broken course.broken_decoder "
     "course.reference",

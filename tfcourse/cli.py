@@ -1,4 +1,4 @@
-"""The `tfcourse` command: list the chapters, run them without a browser."""
+"""The `tfcourse` command: list the chapters, run them, fetch data for them."""
 
 import sys
 from pathlib import Path
@@ -8,6 +8,8 @@ import typer
 
 import tfcourse
 from tfcourse import headless
+from tfcourse.data.datasets import DATASETS, cache_folder, fetch_dataset, is_here
+from tfcourse.data.download import DownloadError
 
 app = typer.Typer(
     name="tfcourse",
@@ -15,6 +17,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+data_app = typer.Typer(
+    no_args_is_help=True, help="Public data sets, for the larger sizes of a chapter."
+)
+app.add_typer(data_app, name="data")
 
 Folder = Annotated[
     Path | None, typer.Option("--notebooks", help="Folder of the chapters.")
@@ -117,6 +123,47 @@ def _run(notebook: headless.Notebook, parameters: dict[str, Any], out: Path) -> 
     if result.error:
         typer.echo(f"tfcourse: {notebook.path.name}: {result.error}", err=True)
     return result.error is None
+
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="As `tfcourse data list`.")]
+
+
+@data_app.command("list")
+def list_data() -> None:
+    """List the data sets: size, whether they are here, what they are, their terms."""
+    for name, one in DATASETS.items():
+        size = sum(file.size for file in one.files) / 1e6
+        here = "here" if is_here(name) else "-"
+        typer.echo(f"{name:<16} {size:4.1f} MB  {here:<4}  {one.about}; {one.terms}")
+
+
+@data_app.command("fetch")
+def fetch_data(name: Name) -> None:
+    """Download a data set, if it is not here, and print its folder.
+
+    TFCOURSE_CACHE names the folder of all data sets, TFCOURSE_MIRROR another place to
+    download from. Exit code 0: it is here; 1: it cannot be had; 2: refused.
+    """
+    try:
+        typer.echo(fetch_dataset(name))
+    except ValueError as error:
+        _refuse(error)
+    except DownloadError as error:
+        typer.echo(f"tfcourse: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+@data_app.command("path")
+def path_of_data(name: Name) -> None:
+    """Print the folder of a data set that is here; exit code 1 if it is not."""
+    try:
+        folder = cache_folder(name)
+    except ValueError as error:
+        _refuse(error)
+    if not is_here(name):
+        typer.echo(f"tfcourse: not here; tfcourse data fetch {name}", err=True)
+        raise typer.Exit(1)
+    typer.echo(folder)
 
 
 if __name__ == "__main__":

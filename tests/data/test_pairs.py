@@ -1,6 +1,7 @@
 """Batches: what is read, what is asked, what is padding, and in which order."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -71,9 +72,27 @@ def test_the_masks_hide_padding_from_every_query() -> None:
 def test_padding_goes_where_it_is_asked_to() -> None:
     assert pad([[1, 2], [3]], 0).tolist() == [[1, 2], [3, 0]]
     assert pad([[1, 2], [3]], 9, left=True).tolist() == [[1, 2], [9, 3]]
+    assert pad([[], []], 0).dtype == torch.long
 
 
-@pytest.mark.parametrize("make", [translation_batch, label_batch])
+def test_a_batch_of_packed_documents_hides_them_from_each_other() -> None:
+    document = torch.tensor([[0, 0, 1, 1]])
+    slots = torch.arange(4)
+    tokens = torch.tensor([[5, 6, 7, 0]])
+    packed = Batch(tokens, tokens, document=document)
+    written = dense(packed.mask, batch=1, query=slots, key=slots)[0, 0]
+    assert written.tolist() == (document == document.T).tolist()
+    padded = Batch(tokens, tokens, valid=tokens != 0, document=document)
+    written = dense(padded.mask, batch=1, query=slots, key=slots)[0, 0]
+    assert written.tolist() == ((document == document.T) & (tokens != 0)).tolist()
+
+
+def packed(pairs: list[tuple[str, str]], tokenizer: Tokenizer) -> Batch:
+    batch = text_batch([text for text, _ in pairs], tokenizer)
+    return replace(batch, position=batch.tokens * 2, document=batch.tokens * 3)
+
+
+@pytest.mark.parametrize("make", [translation_batch, label_batch, packed])
 def test_a_batch_moves_whole(make: Callable[..., Batch]) -> None:
     batch = make([("12", "3"), ("6", "7")], TOKENIZER)
     moved = batch.to("meta")

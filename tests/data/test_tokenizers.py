@@ -1,11 +1,13 @@
-"""The tokenizer of words and digits gives back what it was given, and says what not."""
+"""Tokenizers of words and characters give back what they were given, or say so."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfcourse.data.tokenizers import SPECIAL, Tokenizer, split
+from tfcourse.data.bpe import BPE
+from tfcourse.data.fast_bpe import FastBPE
+from tfcourse.data.tokenizers import SPECIAL, AnyTokenizer, Tokenizer, split
 
 
 @given(st.text())
@@ -76,3 +78,41 @@ def test_vocabularies_that_cannot_be_are_refused() -> None:
         Tokenizer(("a", *SPECIAL))
     with pytest.raises(ValueError, match=r"not twice: \['a'\]"):
         Tokenizer((*SPECIAL, "a", "b", "a"))
+
+
+@given(st.text())
+def test_a_text_of_known_characters_comes_back(text: str) -> None:
+    tokenizer = Tokenizer.from_texts([text], "character")
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.vocab_size == len(SPECIAL) + len(set(text))
+    assert len(tokenizer.encode(text)) == len(text)
+
+
+def test_an_unknown_unit_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="unit must be word or character, not 'line'"):
+        Tokenizer.from_texts(["May 1"], "line")
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        Tokenizer.from_texts(["May 1"]),
+        Tokenizer.from_texts(["May 1"], "character"),
+        BPE(),
+        BPE.from_texts(["May 1, May 2"], 262),
+        FastBPE.from_texts(["May 1, May 2"], 262),
+    ],
+)
+def test_all_tokenizers_do_the_same_with_special_ids(tokenizer: AnyTokenizer) -> None:
+    assert isinstance(tokenizer, AnyTokenizer)
+    special = (tokenizer.pad, tokenizer.start, tokenizer.stop, tokenizer.unknown)
+    assert special == (0, 1, 2, 3)
+    ids = tokenizer.encode("May 1")
+    assert min(ids) > 3
+    assert max(ids) < tokenizer.vocab_size
+    assert tokenizer.encode("") == []
+    assert tokenizer.decode([1, *ids, 0, 3, 0, *ids, 2, *ids]) == "May 1\ufffdMay 1"
+    assert tokenizer.decode(torch.tensor(ids)) == "May 1"
+    for wrong in (-1, tokenizer.vocab_size):
+        with pytest.raises(ValueError, match=f"id {wrong} is outside 0 "):
+            tokenizer.decode([*ids, wrong])

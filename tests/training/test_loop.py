@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +11,13 @@ import torch
 from small_models import FAMILIES, small_config, small_model
 from torch import Tensor, nn
 
+from tfcourse.data.packed import PackedRows, pack, packed_batch
 from tfcourse.data.pairs import (
     Batch,
     Batches,
     label_batch,
     prefix_batch,
+    text_batch,
     translation_batch,
 )
 from tfcourse.data.tokenizers import Tokenizer
@@ -347,3 +350,15 @@ def test_the_bar_shows_only_where_it_is_wanted(
 
 def test_an_empty_history_is_empty() -> None:
     assert History().tokens == History().losses == []
+
+
+def test_packed_documents_have_the_loss_that_each_has_alone(tmp_path: Path) -> None:
+    texts = ["0123", "9", "45678"]
+    tokenizer = Tokenizer.from_texts(texts)
+    pack(texts, tokenizer, tmp_path / "packed.npy")
+    rows = PackedRows(tmp_path / "packed.npy", 16)
+    model = small_model(vocab_size=tokenizer.vocab_size, position="learned")
+    packed, count = batch_loss(model, packed_batch(rows[:], tokenizer))
+    apart = [batch_loss(model, text_batch([text], tokenizer)) for text in texts]
+    assert torch.allclose(packed, sum(total for total, _ in apart))
+    assert count == sum(number for _, number in apart)

@@ -41,6 +41,34 @@ def test_the_sum_is_pytorchs_and_the_formulas(
     assert count.item() == (target != -100).sum().item() > 0
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_z_loss_is_the_square_of_log_z_of_each_target(smoothing: float) -> None:
+    logits, target = some_logits(4, 5, 11)
+    plain, count = token_loss(logits, target, label_smoothing=smoothing)
+    total, same = token_loss(logits, target, label_smoothing=smoothing, z_loss=0.25)
+    log_z = logits.exp().sum(-1).log()
+    expected = plain + 0.25 * log_z[target != -100].square().sum()
+    torch.testing.assert_close(total, expected)
+    assert count == same
+
+
+def test_the_z_loss_pulls_log_z_to_zero_and_spares_what_is_ignored() -> None:
+    logits, target = some_logits(4, 5, 11)
+    logits.requires_grad_()
+    plain, _ = token_loss(logits, target)
+    with_z, _ = token_loss(logits, target, z_loss=0.5)
+    (pull,) = torch.autograd.grad(with_z - plain, logits)
+    log_z = logits.logsumexp(-1, keepdim=True)
+    expected = log_z * logits.softmax(-1) * (target != -100)[..., None]
+    torch.testing.assert_close(pull, expected)
+
+
+@pytest.mark.parametrize("z_loss", [-1e-4, float("inf"), float("nan")])
+def test_an_impossible_z_loss_is_named(z_loss: float) -> None:
+    with pytest.raises(ValueError, match=f"z_loss must be .* not {z_loss}"):
+        token_loss(torch.zeros(2, 5), torch.zeros(2, dtype=torch.long), z_loss=z_loss)
+
+
 def test_sums_of_parts_are_the_sum_of_the_whole() -> None:
     logits, target = some_logits(6, 5, 11)
     whole, count = token_loss(logits, target, label_smoothing=0.1)

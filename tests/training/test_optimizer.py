@@ -1,11 +1,11 @@
-"""AdamW: which parameters decay, and that an update is the published one."""
+"""AdamW and SGD: which parameters decay, and that an update is the published one."""
 
 import pytest
 import torch
 from small_models import small_model
 from torch import nn
 
-from tfcourse.training.optimizer import adamw
+from tfcourse.training.optimizer import adamw, sgd
 
 
 def test_matrices_decay_and_norms_and_biases_do_not() -> None:
@@ -48,6 +48,31 @@ def test_two_updates_are_those_of_the_paper() -> None:
         torch.testing.assert_close(layer.weight.detach(), expected)
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_is_that_of_the_papers(nesterov: bool) -> None:
+    layer = nn.Linear(3, 2).double()
+    optimizer = sgd(layer, lr=0.1, momentum=0.8, nesterov=nesterov, weight_decay=0.3)
+    expected, velocity = layer.weight.detach().clone(), 0.0
+    for _ in range(3):
+        gradient = torch.randn(2, 3).double()
+        layer.weight.grad, layer.bias.grad = gradient, torch.zeros(2).double()
+        optimizer.step()
+        decayed = gradient + 0.3 * expected
+        velocity = 0.8 * velocity + decayed
+        expected = expected - 0.1 * (decayed + 0.8 * velocity if nesterov else velocity)
+        torch.testing.assert_close(layer.weight.detach(), expected)
+
+
+def test_sgd_has_the_groups_of_adamw() -> None:
+    model = small_model("encoder-decoder")
+    model.embedding.weight.requires_grad_(False)
+    ours, theirs = (
+        [({id(p) for p in g["params"]}, g["weight_decay"]) for g in made.param_groups]
+        for made in (make(model, lr=0.1, weight_decay=0.3) for make in (sgd, adamw))
+    )
+    assert ours == theirs
+
+
 def test_frozen_parameters_are_left_out() -> None:
     model = small_model("decoder")
     model.embedding.weight.requires_grad_(False)
@@ -64,5 +89,11 @@ def test_the_fused_update_is_used_where_there_is_one(device: str, fused: bool) -
 
 
 def test_a_model_with_nothing_to_train_is_refused() -> None:
-    with pytest.raises(ValueError, match="no parameters"):
-        adamw(nn.ReLU(), lr=0.1)
+    for make in (adamw, sgd):
+        with pytest.raises(ValueError, match="no parameters"):
+            make(nn.ReLU(), lr=0.1)
+
+
+def test_nesterov_needs_momentum() -> None:
+    with pytest.raises(ValueError, match="Nesterov momentum requires a momentum"):
+        sgd(nn.Linear(2, 2), lr=0.1, momentum=0.0, nesterov=True)

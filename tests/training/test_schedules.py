@@ -6,10 +6,20 @@ from functools import partial
 
 import pytest
 
-from tfcourse.training.schedules import constant, cosine, inverse_sqrt, linear
+from tfcourse.training.schedules import (
+    constant,
+    cosine,
+    inverse_sqrt,
+    linear,
+    warmup_stable_decay,
+)
 
 STEPS = range(1, 501)
-DECAYS = [partial(linear, total=400), partial(cosine, total=400)]
+DECAYS = [
+    partial(linear, total=400),
+    partial(cosine, total=400),
+    partial(warmup_stable_decay, total=400, decay=100),
+]
 
 
 def test_inverse_sqrt_is_the_papers_rate_over_its_peak() -> None:
@@ -30,6 +40,25 @@ def test_cosine_and_linear_are_their_closed_forms(warmup: int, final: float) -> 
         for schedule, fall in ((linear, line), (cosine, wave)):
             expected = step / warmup if rise else final + (1 - final) * fall
             assert schedule(step, 400, warmup, final) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("warmup", [0, 40])
+@pytest.mark.parametrize("final", [0.0, 0.1])
+def test_warmup_stable_decay_is_three_straight_lines(warmup: int, final: float) -> None:
+    for step in STEPS:
+        if step < warmup:
+            expected = step / warmup
+        elif step <= 300:
+            expected = 1.0
+        else:
+            expected = max(final, 1 - (1 - final) * (step - 300) / 100)
+        factor = warmup_stable_decay(step, 400, warmup, 100, final)
+        assert factor == pytest.approx(expected, abs=1e-12)
+
+
+def test_without_a_decay_the_stable_rate_stays() -> None:
+    for step in STEPS:
+        assert warmup_stable_decay(step, 400, 40) == constant(step, 40)
 
 
 def test_constant_stays() -> None:
@@ -55,7 +84,16 @@ def test_the_peak_is_one_and_stands_at_the_end_of_the_warmup(
     assert factors[0] == pytest.approx(1 / 50)
 
 
-@pytest.mark.parametrize("schedule", [linear, cosine])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        linear,
+        cosine,
+        lambda step, total, warmup, final: warmup_stable_decay(
+            step, total, warmup, 20, final
+        ),
+    ],
+)
 def test_the_fall_ends_at_the_last_step_and_stays(
     schedule: Callable[..., float],
 ) -> None:
@@ -81,6 +119,9 @@ def test_step_0_is_refused(schedule: Callable[..., float]) -> None:
         (partial(cosine, 1, 0), "total=0 steps must be more than warmup=0"),
         (partial(cosine, 1, 9, 0, 1.5), r"final must be a factor in \[0, 1\], not 1.5"),
         (partial(linear, 1, 9, 0, -0.1), r"final must be .* not -0.1"),
+        (partial(warmup_stable_decay, 1, 9, 4, 6), "the 5 steps after .* not 6"),
+        (partial(warmup_stable_decay, 1, 9, 4, -1), "the 5 steps after .* not -1"),
+        (partial(warmup_stable_decay, 1, 4, 4), "total=4 steps must be more than"),
     ],
 )
 def test_impossible_values_are_named(call: Callable[[], float], message: str) -> None:

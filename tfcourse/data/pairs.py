@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from tfcourse.data.tokenizers import Tokenizer
-from tfcourse.model.masks import MaskRule, padding
+from tfcourse.data.tokenizers import AnyTokenizer
+from tfcourse.model.masks import MaskRule, both, padding, same_document
 
 IGNORE = -100  # a target that no loss is taken of; PyTorch's own default
 
@@ -24,7 +24,7 @@ class Pairs:
 
     train: list[tuple[str, str]]
     test: list[tuple[str, str]]
-    tokenizer: Tokenizer
+    tokenizer: AnyTokenizer
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Batch:
 
     `target` is -100 (`IGNORE`) where nothing is asked. `valid` and `source_valid` are
     True at real tokens, False at padding; None means that no mask is needed: padding on
-    the right of a causal model is only ever seen by padding.
+    the right of a causal model is only ever seen by padding. Where several documents
+    are packed in a row, `document` numbers them and `position` counts anew in each.
     """
 
     tokens: Int[Tensor, "batch seq"]
@@ -41,11 +42,15 @@ class Batch:
     valid: Bool[Tensor, "batch seq"] | None = None
     source: Int[Tensor, "batch source"] | None = None
     source_valid: Bool[Tensor, "batch source"] | None = None
+    position: Int[Tensor, "batch seq"] | None = None
+    document: Int[Tensor, "batch seq"] | None = None
 
     @property
     def mask(self) -> MaskRule | None:
-        """The rule that hides padding among `tokens`."""
-        return None if self.valid is None else padding(self.valid)
+        """The rule that hides padding and other documents among `tokens`."""
+        real = None if self.valid is None else padding(self.valid)
+        own = None if self.document is None else same_document(self.document)
+        return both(real, own)
 
     @property
     def source_mask(self) -> MaskRule | None:
@@ -55,16 +60,11 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch with its tensors on the device."""
 
-        def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device)
-
-        return Batch(
-            tokens=self.tokens.to(device),
-            target=self.target.to(device),
-            valid=move(self.valid),
-            source=move(self.source),
-            source_valid=move(self.source_valid),
-        )
+        moved: dict[str, Any] = {
+            name: None if tensor is None else tensor.to(device)
+            for name, tensor in vars(self).items()
+        }
+        return Batch(**moved)
 
 
 def pad(
@@ -76,10 +76,12 @@ def pad(
     for row in rows:
         filling = [value] * (longest - len(row))
         filled.append([*filling, *row] if left else [*row, *filling])
-    return torch.tensor(filled)
+    return torch.tensor(filled, dtype=torch.long)
 
 
-def translation_batch(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> Batch:
+def translation_batch(
+    pairs: Sequence[tuple[str, str]], tokenizer: AnyTokenizer
+) -> Batch:
     """Batch for an encoder-decoder: it reads the source and the target so far.
 
     The decoder reads start, y1 ... yn and should answer y1 ... yn, stop (Vaswani et al.
@@ -95,7 +97,7 @@ def translation_batch(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) ->
     )
 
 
-def prefix_batch(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> Batch:
+def prefix_batch(pairs: Sequence[tuple[str, str]], tokenizer: AnyTokenizer) -> Batch:
     """Batch for a decoder alone: the source is a prefix that no loss is taken of.
 
     A row is x1 ... xm, start, y1 ... yn; asked for is y1 ... yn, stop, from `start` on
@@ -109,12 +111,12 @@ def prefix_batch(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> Batc
     return Batch(tokens=pad(tokens, tokenizer.pad), target=pad(target, IGNORE))
 
 
-def text_batch(texts: Sequence[str], tokenizer: Tokenizer) -> Batch:
+def text_batch(texts: Sequence[str], tokenizer: AnyTokenizer) -> Batch:
     """Batch for a language model: each token is to be foretold from those before it."""
     return prefix_batch([("", text) for text in texts], tokenizer)
 
 
-def label_batch(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> Batch:
+def label_batch(pairs: Sequence[tuple[str, str]], tokenizer: AnyTokenizer) -> Batch:
     """Batch for an encoder alone: the answer, one token, is due at the first position.
 
     `start` stands there, as BERT's [CLS] does (Devlin et al. 2018, section 3). A label
@@ -142,8 +144,8 @@ class Batches:
     """
 
     items: Sequence[Any]
-    tokenizer: Tokenizer
-    make: Callable[[Sequence[Any], Tokenizer], Batch] = translation_batch
+    tokenizer: AnyTokenizer
+    make: Callable[[Sequence[Any], AnyTokenizer], Batch] = translation_batch
     size: int = 64
     epochs: int = 1
     seed: int = 0
@@ -169,19 +171,18 @@ class Batches:
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} is outside 0 ... {len(self) - 1}")
         epoch, place = divmod(index, self.per_epoch)
-        return self._batch(self._order(epoch), place)
+        return self._batch(self._plan(epoch)[place])
 
     def __iter__(self) -> Iterator[Batch]:
         for epoch in range(self.epochs):
-            order = self._order(epoch)
-            for place in range(self.per_epoch):
-                yield self._batch(order, place)
+            yield from map(self._batch, self._plan(epoch))
 
-    def _order(self, epoch: int) -> list[int]:
+    def _plan(self, epoch: int) -> list[list[int]]:
+        """Return the places in `items` of each batch of an epoch."""
         # A generator of its own: the order must not depend on what ran before.
         shuffled = random.Random(f"{self.seed} {epoch}")
-        return shuffled.sample(range(len(self.items)), len(self.items))
+        order = shuffled.sample(range(len(self.items)), len(self.items))
+        return [order[i : i + self.size] for i in range(0, len(order), self.size)]
 
-    def _batch(self, order: list[int], place: int) -> Batch:
-        chosen = order[place * self.size : (place + 1) * self.size]
+    def _batch(self, chosen: list[int]) -> Batch:
         return self.make([self.items[i] for i in chosen], self.tokenizer)

@@ -1,14 +1,50 @@
-"""Text to numbers and back: words, single digits, and what stands between them."""
+"""Text to numbers and back: by words and digits, or by characters."""
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import groupby
+from typing import Protocol, runtime_checkable
 
 SPECIAL = ("<pad>", "<start>", "<stop>", "<unknown>")
+PAD, START, STOP, UNKNOWN = range(len(SPECIAL))
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
+
+
+@runtime_checkable
+class AnyTokenizer(Protocol):
+    """What every tokenizer can do; ids 0 to 3 are padding, start, stop and unknown.
+
+    `encode` adds neither start nor stop. `decode` writes what stands before the first
+    stop; start and padding leave no trace, unknown becomes U+FFFD, and an id outside
+    the vocabulary raises `ValueError`.
+    """
+
+    @property
+    def pad(self) -> int: ...
+    @property
+    def start(self) -> int: ...
+    @property
+    def stop(self) -> int: ...
+    @property
+    def unknown(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+    def encode(self, text: str) -> list[int]: ...
+    def decode(self, ids: Iterable[int]) -> str: ...
+
+
+def before_stop(ids: Iterable[int], vocab_size: int) -> Iterator[int]:
+    """Yield the ids that stand for text, `unknown` among them, up to the first stop."""
+    for index in map(int, ids):
+        if not 0 <= index < vocab_size:
+            raise ValueError(f"id {index} is outside 0 ... {vocab_size - 1}")
+        if index == STOP:
+            return
+        if index >= UNKNOWN:
+            yield index
 
 
 def split(text: str) -> list[str]:
@@ -34,22 +70,29 @@ def _kind(character: str) -> str:
     return "separator"
 
 
+UNITS: dict[str, Callable[[str], Iterable[str]]] = {"word": split, "character": list}
+
+
 @dataclass(frozen=True)
 class Tokenizer:
     """A vocabulary of pieces of text; a piece's place in `symbols` is its id.
 
-    The first four are no text: padding, start, stop and unknown. Anything else at their
-    places, and a symbol that is there twice, raises `ValueError`.
+    Text is cut by `unit`: "word" as `split` does, or "character". The first four
+    symbols are no text: padding, start, stop and unknown. Anything else at their
+    places, a symbol that is there twice, and another unit raise `ValueError`.
     """
 
     symbols: tuple[str, ...]
+    unit: str = "word"
 
-    pad = 0
-    start = 1
-    stop = 2
-    unknown = 3
+    pad = PAD
+    start = START
+    stop = STOP
+    unknown = UNKNOWN
 
     def __post_init__(self) -> None:
+        if self.unit not in UNITS:
+            raise ValueError(f"unit must be {' or '.join(UNITS)}, not {self.unit!r}")
         if self.symbols[: len(SPECIAL)] != SPECIAL:
             raise ValueError(
                 f"the first symbols must be {SPECIAL}, not {self.symbols[:4]}"
@@ -59,9 +102,11 @@ class Tokenizer:
             raise ValueError(f"each symbol may stand once, not twice: {sorted(twice)}")
 
     @classmethod
-    def from_texts(cls, texts: Iterable[str]) -> "Tokenizer":
+    def from_texts(cls, texts: Iterable[str], unit: str = "word") -> "Tokenizer":
         """Make the vocabulary of all pieces in the texts, in sorted order."""
-        return cls(SPECIAL + tuple(sorted({p for text in texts for p in split(text)})))
+        empty = cls(SPECIAL, unit)
+        pieces = {piece for text in texts for piece in empty.split(text)}
+        return cls(SPECIAL + tuple(sorted(pieces)), unit)
 
     @property
     def vocab_size(self) -> int:
@@ -72,23 +117,21 @@ class Tokenizer:
     def _ids(self) -> dict[str, int]:
         return {symbol: index for index, symbol in enumerate(self.symbols)}
 
+    def split(self, text: str) -> Iterable[str]:
+        """Cut text into the pieces that have ids; joined, they are the text."""
+        return UNITS[self.unit](text)
+
     def encode(self, text: str) -> list[int]:
         """Return the ids of the pieces, without start and stop; new ones: `unknown`."""
-        return [self._ids.get(piece, self.unknown) for piece in split(text)]
+        return [self._ids.get(piece, self.unknown) for piece in self.split(text)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text up to the first stop; start and padding leave no trace.
 
         Unknown pieces become U+FFFD; an id outside the vocabulary raises `ValueError`.
         """
-        text = []
-        for index in map(int, ids):
-            if not 0 <= index < self.vocab_size:
-                raise ValueError(f"id {index} is outside 0 ... {self.vocab_size - 1}")
-            if index == self.stop:
-                break
-            if index == self.unknown:
-                text.append(REPLACEMENT)
-            elif index >= len(SPECIAL):
-                text.append(self.symbols[index])
-        return "".join(text)
+        written = before_stop(ids, self.vocab_size)
+        return "".join(
+            REPLACEMENT if index == self.unknown else self.symbols[index]
+            for index in written
+        )

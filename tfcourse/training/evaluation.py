@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tfcourse.data.pairs import pad
-from tfcourse.data.tokenizers import Tokenizer
+from tfcourse.data.tokenizers import AnyTokenizer
 from tfcourse.generation import beam_search, generate
 from tfcourse.model.masks import padding
 from tfcourse.model.transformer import Transformer
@@ -16,7 +16,7 @@ from tfcourse.training.mode import mode
 def translate(
     model: Transformer,
     texts: Sequence[str],
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     *,
     num_beams: int = 1,
     max_new_tokens: int | None = None,
@@ -48,7 +48,7 @@ def translate(
 def exact_match(
     model: Transformer,
     pairs: Sequence[tuple[str, str]],
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     *,
     num_beams: int = 1,
     max_new_tokens: int | None = None,
@@ -74,7 +74,7 @@ def _device(model: Transformer) -> torch.device:
 def _transduce(
     model: Transformer,
     ids: list[list[int]],
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     num_beams: int,
     max_new_tokens: int | None,
 ) -> Tensor:
@@ -109,7 +109,7 @@ def _transduce(
 def _continue(
     model: Transformer,
     ids: list[list[int]],
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     max_new_tokens: int | None,
 ) -> Tensor:
     """Return what a decoder alone writes after each prefix, [batch, new]."""

@@ -45,6 +45,26 @@ def cosine(step: int, total: int, warmup: int = 0, final: float = 0.0) -> float:
     return min(_rise(step, warmup), final + (1 - final) * wave)
 
 
+def warmup_stable_decay(
+    step: int, total: int, warmup: int = 0, decay: int = 0, final: float = 0.0
+) -> float:
+    """Stay at 1 after the warm-up, and fall to `final` in the last `decay` steps.
+
+    The fall is a straight line that ends at step `total`; a run can be prolonged from
+    where it begins. Source: Hu et al. 2024 (MiniCPM), section 4.
+    """
+    _check(step, warmup, total, final)
+    if not 0 <= decay <= total - warmup:
+        raise ValueError(
+            f"decay must be between 0 and the {total - warmup} steps after the "
+            f"warm-up, not {decay}"
+        )
+    if decay == 0:
+        return _rise(step, warmup)
+    fall = final + (1 - final) * (1 - _done(step, total, total - decay))
+    return min(_rise(step, warmup), fall)
+
+
 def _rise(step: int, warmup: int) -> float:
     return min(1.0, step / warmup) if warmup else 1.0
 

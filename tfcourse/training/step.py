@@ -1,0 +1,161 @@
+"""One training step: a batch in, one update of the weights out."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+
+from tfcourse.data.pairs import Batch
+from tfcourse.training.compute import (
+    Compute,
+    make_accelerator,
+    parts_of,
+    synchronised,
+    whole,
+)
+from tfcourse.training.history import StepResult
+from tfcourse.training.losses import token_loss
+
+Loss = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
+WHOLE = Compute()
+
+
+class DivergenceError(ValueError):
+    """The loss or its gradient is no longer a finite number."""
+
+
+def batch_loss(
+    model: nn.Module,
+    batch: Batch,
+    *,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Return the summed loss of the model on a batch, and the count of its targets."""
+    logits = model(
+        batch.tokens,
+        batch.source,
+        mask=batch.mask,
+        source_mask=batch.source_mask,
+        position=batch.position,
+    )
+    return token_loss(
+        logits, batch.target, label_smoothing=label_smoothing, z_loss=z_loss
+    )
+
+
+def backward(
+    model: nn.Module,
+    batch: Batch,
+    *,
+    loss: Loss = batch_loss,
+    clip: float | None = 1.0,
+    compute: Compute = WHOLE,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Leave the gradient of the mean loss in the parameters, cut to norm `clip`.
+
+    Returns mean loss, gradient norm before the cut, and number of targets, as tensors:
+    nothing here waits for the device. A `clip` that is not above 0 raises `ValueError`;
+    None cuts nothing.
+    """
+    _check_clip(clip)
+    mean, count = add_gradients(model, batch, loss=loss, compute=compute)
+    return mean, _cut(model, clip), count
+
+
+def train_step(
+    model: nn.Module,
+    batch: Batch,
+    optimizer: Optimizer,
+    *,
+    loss: Loss = batch_loss,
+    clip: float | None = 1.0,
+    step: int = 1,
+    compute: Compute = WHOLE,
+    scaler: GradScaler | None = None,
+) -> StepResult:
+    """Make one update; `step` only serves messages.
+
+    A batch without targets raises `ValueError`, a loss or gradient that is not finite
+    `DivergenceError`; the parameters are then as they were. A gradient too large for
+    fp16 is not that yet: the step is left out, and `scaler` scales the next one less.
+    """
+    _check_clip(clip)
+    model.zero_grad()
+    mean, count = add_gradients(model, batch, loss=loss, compute=compute, scaler=scaler)
+    if scaler is not None:
+        scaler.unscale_(optimizer)
+    norm = _cut(model, clip)
+    result = StepResult(mean.item(), norm.item(), int(count))
+    if result.tokens == 0:
+        raise ValueError(f"step {step}: the batch has no target to take a loss of")
+    may_overflow = scaler is not None and scaler.get_scale() > 1
+    if not math.isfinite(result.loss) or not (
+        may_overflow or math.isfinite(result.gradient_norm)
+    ):
+        raise DivergenceError(
+            f"training diverged at step {step}: the loss is {result.loss}, the "
+            f"gradient norm {result.gradient_norm}, the learning rate "
+            f"{optimizer.param_groups[0]['lr']:.3g}; the step was not taken"
+        )
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+        scaler.update()
+    return result
+
+
+def add_gradients(
+    model: nn.Module,
+    batch: Batch,
+    *,
+    loss: Loss = batch_loss,
+    compute: Compute = WHOLE,
+    scaler: GradScaler | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Add the gradient of the mean over the step's tokens; return mean and count.
+
+    The step's tokens are those of all parts and processes. How many there are is known
+    after the last part, but its own size at the first: parts are divided by the first
+    one's count, and what that is off by is corrected at the end. DDP and FSDP average
+    over processes, hence the factor `num_processes`.
+    """
+    accelerator = compute.accelerator or make_accelerator()
+    parts = parts_of(batch, compute, accelerator)
+    totals, counts = [], []
+    for index, part in enumerate(parts):
+        last = index == len(parts) - 1
+        with synchronised(model, accelerator, last=last):
+            with compute.autocast(part.tokens.device):
+                total, count = loss(model, part)
+            totals.append(total.detach())
+            counts.append(count)
+            if index == 0:
+                first = accelerator.reduce(count, "sum").clamp(min=1)
+            mean = total * accelerator.num_processes / first
+            (mean if scaler is None else scaler.scale(mean)).backward()
+    total = accelerator.reduce(torch.stack(totals).sum(), "sum")
+    count = accelerator.reduce(torch.stack(counts).sum(), "sum")
+    if len(parts) > 1:
+        # As numbers of Python: a quotient of integer tensors has 32 bits.
+        factor = int(first) / max(int(count), 1)
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor)
+    return total / count.clamp(min=1), count
+
+
+def _cut(model: nn.Module, clip: float | None) -> Tensor:
+    """Cut the gradient to norm `clip`, and return its norm before."""
+    limit = math.inf if clip is None else clip
+    return whole(clip_grad_norm_(model.parameters(), limit))
+
+
+def _check_clip(clip: float | None) -> None:
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip must be a norm above 0, or None, not {clip}")
