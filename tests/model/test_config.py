@@ -25,7 +25,7 @@ def _users_view() -> Iterator[None]:
         ],
         ({"num_encoder_layers": -1}, r"num_encoder_layers must be at least 0, not -1"),
         ({"num_decoder_layers": -2}, r"num_decoder_layers must be at least 0, not -2"),
-        ({"num_decoder_layers": 0}, r"num_encoder_layers and num_decoder_layers.*0"),
+        ({"num_decoder_layers": 0}, r"^num_encoder_layers and .* at least one layer$"),
         ({"d_model": 10, "num_heads": 4}, r"d_model=10 cannot .* num_heads=4"),
         ({"head_dim": 0}, r"head_dim must be at least 1, not 0"),
         ({"head_dim": -4}, r"head_dim must be at least 1, not -4"),
@@ -54,6 +54,7 @@ def _users_view() -> Iterator[None]:
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), not 1\.0"),
         ({"dropout": float("nan")}, r"dropout .* not nan"),
         ({"norm_eps": 0.0}, r"norm_eps must be in \(0, 1\), not 0\.0"),
+        ({"norm_eps": 1.0}, r"norm_eps must be in \(0, 1\), not 1\.0"),
         ({"norm_eps": float("inf")}, r"norm_eps .* not inf"),
         *[
             ({name: "best"}, rf"{name} must be one of {', '.join(known)}, not 'best'")

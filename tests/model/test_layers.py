@@ -106,6 +106,10 @@ def test_the_feed_forward_network_is_its_formula(name, function, gated: bool) ->
     hidden = function(wide) if ours.gate is None else function(ours.gate(x)) * wide
     assert (ours.gate is not None) == gated
     assert ours.gate is None or ours.gate.bias is not None
+    plain = FeedForward(small_config(gated=gated, bias=False))
+    assert {name for name, _ in plain.named_parameters()} == {
+        f"{part}.weight" for part in ("widen", "narrow", *(["gate"] if gated else []))
+    }
     assert torch.allclose(ours(x), ours.narrow(hidden))
 
 
