@@ -90,7 +90,7 @@ mutants: $(VENV)/.all  ## plant small faults in the model core: do the tests see
 	$(PY) -m mutmut run --max-children $(JOBS)
 	$(PY) -m mutmut export-cicd-stats
 	@$(PY) -c "import json; seen = json.load(open('mutants/mutmut-cicd-stats.json')); \
-		print(seen, f\"score {1 - seen['survived'] / seen['total']:.1%}\")"
+		print(seen, f\"score {seen['killed'] / seen['total']:.1%}\")"
 
 lock: $(VENV)/.all  ## write the installed versions into constraints.txt
 	@sed '/^#/!d' constraints.txt > constraints.new

@@ -22,7 +22,7 @@ from tfcourse.model.attention import record_attention
 from tfcourse.model.cache import KVCache, StaticKVCache
 from tfcourse.model.config import TransformerConfig
 from tfcourse.model.transformer import Transformer
-from tfcourse.training import loop
+from tfcourse.training import step
 
 TOKENS = torch.tensor([[3, 1, 4, 1, 5, 9], [2, 6, 5, 3, 5, 8]])
 SOURCE = torch.tensor([[2, 7, 1, 8, 3], [1, 4, 6, 9, 5]])
@@ -302,7 +302,7 @@ def _accumulation() -> float:
     whole = _text_batch("12345", "31")
     rows = [Batch(whole.tokens[i : i + 1], whole.target[i : i + 1]) for i in range(2)]
     return probes.assert_accumulation_equals_batch(
-        lambda batch: loop.batch_loss(_Bigrams(), batch), whole, rows
+        lambda batch: step.batch_loss(_Bigrams(), batch), whole, rows
     )
 
 
@@ -311,7 +311,7 @@ def _padding_in_the_loss() -> float:
     padded, alone = _text_batch("12345", "31"), _text_batch("31")
     row = Batch(padded.tokens[1:], padded.target[1:])
     return probes.assert_accumulation_equals_batch(
-        lambda batch: loop.batch_loss(_Bigrams(), batch), row, [alone]
+        lambda batch: step.batch_loss(_Bigrams(), batch), row, [alone]
     )
 
 

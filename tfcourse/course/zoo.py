@@ -32,7 +32,7 @@ from tfcourse.model.cache import KVCache, LayerCache, StaticKVCache
 from tfcourse.model.config import TransformerConfig
 from tfcourse.model.layers import FeedForward, Residual
 from tfcourse.model.transformer import Stack, Transformer
-from tfcourse.training import loop
+from tfcourse.training import step
 from tfcourse.training.mode import mode
 
 Planted = Callable[[], AbstractContextManager[None]]
@@ -690,7 +690,7 @@ def targets_shifted_twice(right: Right, *args: Any) -> Batch:
     "gradient is.",
     "padding in the loss",
 )
-@_in_place_of("token_loss", loop)
+@_in_place_of("token_loss", step)
 def padding_in_the_loss(
     right: Right, logits: Tensor, target: Tensor, **options: Any
 ) -> tuple[Tensor, Tensor]:
@@ -704,7 +704,7 @@ def padding_in_the_loss(
     "more than those of long ones.",
     "accumulation",
 )
-@_in_place_of("token_loss", loop)
+@_in_place_of("token_loss", step)
 def mean_of_means(right: Right, *args: Any, **options: Any) -> tuple[Tensor, Tensor]:
     """Return the mean of each small batch as if it were a sum over one target."""
     total, count = right(*args, **options)
