@@ -82,6 +82,11 @@ def some_tokens(batch: int = 3, seq: int = 7, vocab: int = 11) -> Tensor:
     return torch.randint(vocab, (batch, seq))
 
 
+def counted(valid: Tensor) -> Tensor:
+    """Return positions that count real tokens only."""
+    return (valid.long().cumsum(1) - 1).clamp(min=0)
+
+
 def source_for(model: Transformer, batch: int = 3, seq: int = 5) -> dict[str, Tensor]:
     """Return the source that an encoder-decoder wants, or nothing."""
     if model.encoder is None or model.decoder is None:

@@ -20,7 +20,7 @@ FLOORS = (
     "model.attention data.dates data.tasks data.fast_bpe data.buckets "
     "data.packed data.sentiment data.digits "
     "variants.linear_attention",
-    "model.layers data.saved data.library",
+    "model.layers data.saved data.bundled",
     "model.init training.losses training.schedules training.mode training.generators "
     "training.history training.checkpoint training.averaging training.recompute "
     "training.compute variants.experts",

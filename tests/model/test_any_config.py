@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import CHOICES, SIZES, memory_for, small_model, some_tokens
+from small_models import CHOICES, SIZES, counted, memory_for, small_model, some_tokens
 from torch import Tensor
 
 from tfcourse.generation import generate
@@ -57,11 +57,6 @@ def model_of(
 ) -> Transformer:
     torch.manual_seed(seed)
     return small_model(family, dtype=torch.float64, **chosen, **more)
-
-
-def counted(valid: Tensor) -> Tensor:
-    """Return positions that count real tokens only."""
-    return (valid.long().cumsum(1) - 1).clamp(min=0)
 
 
 SEEDS = st.integers(0, 99)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import POSITIONS, small_model, some_tokens
+from small_models import POSITIONS, counted, small_model, some_tokens
 from torch import Tensor
 
 from tfcourse.generation import beam_search, generate
@@ -76,8 +76,7 @@ def test_padding_changes_nothing(
     model, _ = model_on(device, dtype, "decoder", position=position)
 
     def run(tokens: Tensor, valid: Tensor) -> Tensor:
-        place = (valid.long().cumsum(1) - 1).clamp(min=0)
-        return model(tokens, mask=padding(valid), position=place)
+        return model(tokens, mask=padding(valid), position=counted(valid))
 
     tokens = some_tokens(batch=2).to(device)
     assert_padding_invariant(run, tokens, side=side, atol=TOLERANCE[dtype])

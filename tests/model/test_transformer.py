@@ -11,6 +11,7 @@ from small_models import (
     FAMILIES,
     POSITIONS,
     EverythingOn,
+    counted,
     memory_for,
     no_shape_checks,
     small_config,
@@ -36,11 +37,6 @@ from tfcourse.probes import (
 
 DECODERS = ("decoder", "encoder-decoder")
 EXACT = {"atol": 1e-10, "rtol": 1e-10}  # for float64
-
-
-def counted(valid: Tensor) -> Tensor:
-    """Return positions that count real tokens only."""
-    return (valid.long().cumsum(1) - 1).clamp(min=0)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

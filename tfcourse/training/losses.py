@@ -26,6 +26,25 @@ def token_loss(
     section 5, where it is 1e-4). Wrong shapes and types, smoothing outside [0, 1) and a
     z_loss below 0 raise `ValueError`.
     """
+    _check(logits, target, label_smoothing, z_loss)
+    # Sums over thousands of tokens lose digits in 16-bit numbers.
+    exact = logits if logits.dtype == torch.float64 else logits.float()
+    total = F.cross_entropy(
+        exact.reshape(-1, logits.shape[-1]),
+        target.reshape(-1),
+        ignore_index=ignore,
+        reduction="sum",
+        label_smoothing=label_smoothing,
+    )
+    if z_loss:
+        log_z = exact.logsumexp(-1).masked_select(target != ignore)
+        total = total + z_loss * log_z.square().sum()
+    return total, (target != ignore).sum()
+
+
+def _check(
+    logits: Tensor, target: Tensor, label_smoothing: float, z_loss: float
+) -> None:
     if not logits.is_floating_point() or target.dtype != torch.int64:
         raise ValueError(
             f"logits must be floating and target torch.int64, not {logits.dtype} and "
@@ -40,16 +59,3 @@ def token_loss(
         raise ValueError(f"label_smoothing must be in [0, 1), not {label_smoothing}")
     if not 0 <= z_loss < math.inf:
         raise ValueError(f"z_loss must be a factor of at least 0, not {z_loss}")
-    # Sums over thousands of tokens lose digits in 16-bit numbers.
-    exact = logits if logits.dtype == torch.float64 else logits.float()
-    total = F.cross_entropy(
-        exact.reshape(-1, logits.shape[-1]),
-        target.reshape(-1),
-        ignore_index=ignore,
-        reduction="sum",
-        label_smoothing=label_smoothing,
-    )
-    if z_loss:
-        log_z = exact.logsumexp(-1).masked_select(target != ignore)
-        total = total + z_loss * log_z.square().sum()
-    return total, (target != ignore).sum()

@@ -91,17 +91,8 @@ def train_step(
         scaler.unscale_(optimizer)
     norm = _cut(model, clip)
     result = StepResult(mean.item(), norm.item(), int(count))
-    if result.tokens == 0:
-        raise ValueError(f"step {step}: the batch has no target to take a loss of")
     may_overflow = scaler is not None and scaler.get_scale() > 1
-    if not math.isfinite(result.loss) or not (
-        may_overflow or math.isfinite(result.gradient_norm)
-    ):
-        raise DivergenceError(
-            f"training diverged at step {step}: the loss is {result.loss}, the "
-            f"gradient norm {result.gradient_norm}, the learning rate "
-            f"{optimizer.param_groups[0]['lr']:.3g}; the step was not taken"
-        )
+    _check_result(result, step, optimizer, may_overflow=may_overflow)
     if scaler is None:
         optimizer.step()
     else:
@@ -148,6 +139,21 @@ def add_gradients(
             if parameter.grad is not None:
                 parameter.grad.mul_(factor)
     return total / count.clamp(min=1), count
+
+
+def _check_result(
+    result: StepResult, step: int, optimizer: Optimizer, *, may_overflow: bool
+) -> None:
+    if result.tokens == 0:
+        raise ValueError(f"step {step}: the batch has no target to take a loss of")
+    if not math.isfinite(result.loss) or not (
+        may_overflow or math.isfinite(result.gradient_norm)
+    ):
+        raise DivergenceError(
+            f"training diverged at step {step}: the loss is {result.loss}, the "
+            f"gradient norm {result.gradient_norm}, the learning rate "
+            f"{optimizer.param_groups[0]['lr']:.3g}; the step was not taken"
+        )
 
 
 def _cut(model: nn.Module, clip: float | None) -> Tensor:

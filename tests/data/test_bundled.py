@@ -5,8 +5,8 @@ from pydoc_data.topics import topics
 
 import pytest
 
-from tfcourse.data import library
-from tfcourse.data.library import docstring_pairs, normalised, reference_text
+from tfcourse.data import bundled
+from tfcourse.data.bundled import docstring_pairs, normalised, reference_text
 from tfcourse.data.pairs import Pairs
 
 IMPORTED: set[str] = set()  # while docstrings were read
@@ -123,5 +123,5 @@ def test_what_shares_a_body_or_a_summary_is_left_out() -> None:
 
 
 def test_no_module_is_imported_to_be_read(summaries: Pairs) -> None:
-    assert set(library.MODULES) - set(sys.modules), "all were imported before"
-    assert not IMPORTED & set(library.MODULES)
+    assert set(bundled.MODULES) - set(sys.modules), "all were imported before"
+    assert not IMPORTED & set(bundled.MODULES)
