@@ -78,7 +78,7 @@ def test_the_tokenizer_has_seen_the_pairs_to_train_on_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sources = [f'"""Zyx {n} zyx.\n\nWord {n} word."""' for n in range(10)]
-    monkeypatch.setattr(library, "_sources", lambda: iter(sources))
+    monkeypatch.setattr(bundled, "_sources", lambda: iter(sources))
     pairs = docstring_pairs(test=9, vocab_size=300)
     only = [text for pair in pairs.train for text in pair]
     assert len(only) == 2
@@ -111,7 +111,7 @@ class A:
             Body."""
     x = "Not a docstring.\\n\\nAt all."
 '''
-    assert list(library._described([source])) == [
+    assert list(bundled._described([source])) == [
         ("Two lines.", "Of the module."),
         ("Body.", "Summary."),
     ]
@@ -119,7 +119,7 @@ class A:
 
 def test_what_shares_a_body_or_a_summary_is_left_out() -> None:
     pairs = [("a b", "S"), ("A  B", "T"), ("c", "s"), ("d", "U"), ("u", "V")]
-    assert library._unlike(pairs) == [("a b", "S"), ("d", "U")]
+    assert bundled._unlike(pairs) == [("a b", "S"), ("d", "U")]
 
 
 def test_no_module_is_imported_to_be_read(summaries: Pairs) -> None:
