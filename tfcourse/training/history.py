@@ -110,7 +110,8 @@ class Log:
     """A file with one line of JSON every `every` steps.
 
     A line has step, loss, learning rate, gradient norm, tokens so far, tokens a second
-    since the line before, and seconds so far; a number that is not finite is null.
+    since the line before, seconds so far, and the evaluation if there was one; a number
+    that is not finite is null.
     A run that goes on from a checkpoint first drops the lines after it.
     """
 
@@ -151,6 +152,8 @@ class Log:
             "tokens_per_second": new / passed if passed > 0 else math.inf,
             "seconds": seconds,
         }
+        if history.evaluations and history.evaluations[-1][0] == line["step"]:
+            line["evaluation"] = history.evaluations[-1][1]
         valid = {n: v if math.isfinite(v) else None for n, v in line.items()}
         with Path(self.path).open("a", encoding="utf-8") as file:
             file.write(json.dumps(valid) + "\n")  # closed, and so flushed, at once

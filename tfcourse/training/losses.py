@@ -1,10 +1,15 @@
 """What a model is trained to make small."""
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+Head = Callable[[Tensor], Tensor]
 
 
 def token_loss(
@@ -40,6 +45,73 @@ def token_loss(
         log_z = exact.logsumexp(-1).masked_select(target != ignore)
         total = total + z_loss * log_z.square().sum()
     return total, (target != ignore).sum()
+
+
+def head_loss(
+    head: Head,
+    parameters: Sequence[nn.Parameter],
+    hidden: Float[Tensor, "batch seq d_model"],
+    target: Int[Tensor, "batch seq"],
+    *,
+    chunk: int,
+    **options: Any,
+) -> tuple[Tensor, Tensor]:
+    """Return `token_loss` of head(hidden), of `chunk` tokens at a time.
+
+    The gradients of the vectors, and of those `parameters` that the head uses, are
+    taken on the way, so that the logits of a chunk, a whole vocabulary for each of its
+    tokens, are gone before those of the next one. Tokens whose target is -100 are not
+    computed. Options are those of `token_loss`; a chunk below 1 raises `ValueError`.
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1 token, not {chunk}")
+    asked = target != -100
+    vectors, answers = hidden[asked], target[asked]
+
+    def loss(part: Tensor, start: int) -> Tensor:
+        end = start + chunk
+        return token_loss(head(part[None]), answers[None, start:end], **options)[0]
+
+    total = _InChunks.apply(loss, chunk, vectors, *parameters)
+    return total, asked.sum()
+
+
+class _InChunks(torch.autograd.Function):
+    """A sum over chunks of vectors whose gradient is known as soon as the sum."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        loss: Callable[[Tensor, int], Tensor],
+        chunk: int,
+        vectors: Tensor,
+        *parameters: Tensor,
+    ) -> Tensor:
+        total = vectors.new_zeros((), dtype=torch.promote_types(vectors.dtype, FLOAT))
+        gradients = [torch.empty_like(vectors), *(None for _ in parameters)]
+        for start in range(0, len(vectors), chunk):
+            part = vectors[start : start + chunk].detach().requires_grad_()
+            with torch.enable_grad():
+                value = loss(part, start)
+            found = torch.autograd.grad(value, [part, *parameters], allow_unused=True)
+            gradients[0][start : start + chunk] = found[0]
+            for place, gradient in enumerate(found[1:], start=1):
+                if gradient is not None:
+                    before = gradients[place]
+                    gradients[place] = (
+                        gradient if before is None else before.add_(gradient)
+                    )
+            total += value.detach()
+        ctx.gradients = gradients
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        scaled = [None if g is None else g * grad for g in ctx.gradients]
+        return None, None, *scaled
+
+
+FLOAT = torch.float32
 
 
 def _check(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from tfcourse.training.compute import (
     whole,
 )
 from tfcourse.training.history import StepResult
-from tfcourse.training.losses import token_loss
+from tfcourse.training.losses import head_loss, token_loss
 
 Loss = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
 WHOLE = Compute()
@@ -34,18 +35,29 @@ def batch_loss(
     *,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the summed loss of the model on a batch, and the count of its targets."""
-    logits = model(
+    """Return the summed loss of the model on a batch, and the count of its targets.
+
+    With `chunk`, the head's logits are those of that many tokens at a time: less
+    memory, and less time where the vocabulary is large. Divided weights (`shard`) are
+    whole within the model's call only, and do not go with it.
+    """
+    options = {"label_smoothing": label_smoothing, "z_loss": z_loss}
+    call = partial(
+        model,
         batch.tokens,
         batch.source,
         mask=batch.mask,
         source_mask=batch.source_mask,
         position=batch.position,
     )
-    return token_loss(
-        logits, batch.target, label_smoothing=label_smoothing, z_loss=z_loss
-    )
+    if chunk is None:
+        return token_loss(call(), batch.target, **options)
+    head = getattr(model, "module", model).head  # DDP keeps the model in `module`
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    hidden = call(output="hidden")
+    return head_loss(head, parameters, hidden, batch.target, chunk=chunk, **options)
 
 
 def backward(
