@@ -167,3 +167,122 @@ def test_unknown_data_is_refused_with_the_known(command: str, mirror: Path) -> N
     code, printed, errors = call("data", command, "mnist")
     assert (code, printed) == (2, "")
     assert errors.startswith("tfcourse: unknown data set 'mnist'; known: multi30k, ")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a date translator was trained for two steps."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    sets = "steps=2 warmup=1 d_model=16 d_ff=16 num_heads=2 count=50 device=cpu"
+    sets += " num_encoder_layers=1 num_decoder_layers=1 evaluate_every=2"
+    arguments = [part for text in sets.split() for part in ("--set", text)]
+    code, printed, errors = call("train", "dates", *arguments, "--out", folder)
+    assert (code, errors) == (0, "")
+    assert printed.startswith(f"{folder}: 2 steps, ")
+    return folder
+
+
+def test_recipes_are_listed_and_so_are_the_settings_of_one() -> None:
+    code, printed, _ = call("recipes")
+    assert code == 0
+    names = {line.split()[0] for line in printed.splitlines()}
+    assert names >= {"captions", "dates", "digits", "language-model", "multi30k"}
+    assert names >= {"sst2", "summaries"}
+    code, printed, _ = call("recipes", "multi30k")
+    assert code == 0
+    assert {"merges=10000", "clip=none", "norm_order=post", "lr=0.005"} <= set(
+        printed.splitlines()
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["recipes", "nap"], "unknown recipe 'nap'; known: dates"),
+        (["train", "nap"], "unknown recipe 'nap'; known: dates"),
+        (["train", "dates", "--set", "steps"], "--set takes name=value, not 'steps'"),
+        (["train", "dates", "--set", "stps=2"], "unknown setting stps; known: source"),
+        (["train", "dates", "--set", "steps=two"], "steps must be int, not 'two'"),
+        (["train", "dates", "--set", "norm=no"], "norm must be layer or rms, not 'no'"),
+        (["translate", "nowhere", "a"], "nowhere has no run"),
+        (["complete", "nowhere", "a"], "nowhere has no run"),
+        (["evaluate", "nowhere"], "nowhere has no run"),
+    ],
+)
+def test_training_refuses_what_it_does_not_know(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, printed, errors = call(*arguments)
+    assert (code, printed) == (2, "")
+    assert errors.startswith(f"tfcourse: {message}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trained_model_translates_and_is_evaluated(trained: Path) -> None:
+    code, printed, errors = call("translate", trained, "Montag, 1. Mai 2000", "x")
+    assert (code, errors) == (0, "")
+    assert printed.count("\n") == 2
+    code, printed, errors = call("evaluate", trained)
+    assert (code, errors) == (0, "")
+    assert [line.split()[0] for line in printed.splitlines()] == [
+        "accuracy",
+        "BLEU",
+        "chrF",
+    ]
+    assert (trained / "evaluation.json").exists()
+
+
+def test_a_model_is_not_asked_for_what_it_cannot(trained: Path, tmp_path: Path) -> None:
+    code, _, errors = call("complete", trained, "Montag")
+    assert (code, errors) == (
+        2,
+        f"tfcourse: {trained}: a model of dates does not complete texts\n",
+    )
+
+
+def test_a_language_model_goes_on_as_the_seed_says(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("abcdefg" * 60)
+    sets = "steps=2 warmup=1 d_model=16 d_ff=16 num_heads=2 max_seq_len=8 device=cpu"
+    arguments = [part for item in sets.split() for part in ("--set", item)]
+    arguments += ["--set", f"text={text}", "--out", tmp_path / "run"]
+    assert call("train", "language-model", *arguments)[0] == 0
+
+    def go_on(*options: object) -> str:
+        code, printed, errors = call("complete", tmp_path / "run", "abc", *options)
+        assert (code, errors) == (0, "")
+        return printed
+
+    assert go_on().startswith("abc")
+    assert go_on("--seed", 1) == go_on("--seed", 1) != go_on("--seed", 2)
+    likeliest = go_on("--temperature", 0, "--tokens", 5)
+    assert likeliest == go_on("--temperature", 0, "--tokens", 5, "--seed", 4)
+    assert len(likeliest) <= len("abc" + 5 * "x" + "\n")
+    assert go_on("--top-k", 1, "--tokens", 5) == likeliest
+    code, _, errors = call("translate", tmp_path / "run", "abc")
+    assert (code, errors) == (
+        2,
+        f"tfcourse: {tmp_path / 'run'}: a model of language-model does not answer "
+        "texts\n",
+    )
+
+
+def test_a_run_that_diverges_exits_with_1(tmp_path: Path) -> None:
+    sets = "steps=9 warmup=1 d_model=16 d_ff=16 num_heads=2 count=50 device=cpu"
+    sets += " num_encoder_layers=1 num_decoder_layers=1 lr=1e30 clip=none"
+    arguments = [part for text in sets.split() for part in ("--set", text)]
+    code, _, errors = call("train", "dates", *arguments, "--out", tmp_path / "run")
+    assert code == 1
+    assert errors.startswith("tfcourse: training diverged at step ")
+
+
+def test_data_that_cannot_be_had_exits_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFCOURSE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TFCOURSE_MIRROR", (tmp_path / "nothing").as_uri())
+    code, _, errors = call("train", "sst2", "--out", tmp_path / "run")
+    assert code == 1
+    assert "train.tsv" in errors
+    assert not (tmp_path / "run").exists()

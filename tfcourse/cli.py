@@ -1,6 +1,8 @@
-"""The `tfcourse` command: list the chapters, run them, fetch data for them."""
+"""The `tfcourse` command: chapters, data for them, and models trained by recipes."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -125,6 +127,146 @@ def _run(notebook: headless.Notebook, parameters: dict[str, Any], out: Path) -> 
     return result.error is None
 
 
+Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="As `tfcourse recipes`.")]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Where `tfcourse train --out` wrote.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Texts = Annotated[list[str], typer.Argument(metavar="TEXT...")]
+
+
+@app.command("recipes")
+def list_recipes(
+    name: Annotated[str | None, typer.Argument(metavar="[RECIPE]")] = None,
+) -> None:
+    """List what can be trained, or the settings of one recipe."""
+    from tfcourse.recipes.catalogue import RECIPES, recipe
+
+    if name is None:
+        for key, one in RECIPES.items():
+            typer.echo(f"{key:<16} {one.about}")
+        return
+    with _refusing():
+        settings = recipe(name).settings
+    for key, value in settings.to_dict().items():
+        typer.echo(f"{key}={'none' if value is None else value}")
+
+
+@app.command()
+def train(
+    name: Recipe,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="As `recipes RECIPE`."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; runs/RECIPE if none.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the folder.")
+    ] = False,
+) -> None:
+    """Train a model by a recipe into a folder.
+
+    By torchrun or `accelerate launch`, on many processes. Exit code 0: trained; 1: it
+    diverged, or its data cannot be had; 2: refused before anything ran.
+    """
+    from tfcourse.recipes import run as runs
+    from tfcourse.recipes.catalogue import recipe
+    from tfcourse.recipes.settings import read_settings
+
+    folder = Path("runs") / name if out is None else out
+    with _refusing():
+        given = read_settings(changes or [], recipe(name).settings)
+        history = runs.train(name, folder, given, resume=resume)
+    if runs.is_main_process():
+        typer.echo(
+            f"{folder}: {history.steps[-1]} steps, {history.seconds:.0f} s, "
+            f"loss {history.losses[-1]:.4g}"
+        )
+
+
+@app.command()
+def translate(folder: RunFolder, texts: Texts, device: Device = "auto") -> None:
+    """Print what a trained model answers to texts, a line for each."""
+    from tfcourse.recipes.run import load_run
+
+    with _refusing():
+        run = load_run(folder, device)
+        if run.recipe.answer is None:
+            raise ValueError(f"{folder}: a model of {run.name} does not answer texts")
+        answers = run.recipe.answer(run.model, run.tokenizer, run.settings, texts)
+    for answer in answers:
+        typer.echo(answer)
+
+
+@app.command()
+def complete(
+    folder: RunFolder,
+    text: Annotated[str, typer.Argument(metavar="TEXT")],
+    tokens: Annotated[int, typer.Option(min=1, help="How many at most.")] = 200,
+    temperature: Annotated[float, typer.Option(help="0: the likeliest.")] = 0.8,
+    top_k: Annotated[int | None, typer.Option(help="Of the k likeliest.")] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+    device: Device = "auto",
+) -> None:
+    """Print a text and how a trained language model goes on with it."""
+    import torch
+
+    from tfcourse.generation import greedy, sample
+    from tfcourse.recipes.run import load_run
+
+    with _refusing():
+        run = load_run(folder, device)
+        if run.recipe.complete is None:
+            raise ValueError(f"{folder}: a model of {run.name} does not complete texts")
+        where = next(run.model.parameters()).device
+        generator = torch.Generator(where).manual_seed(seed)
+        choose = (
+            greedy if temperature == 0 else sample(temperature, top_k, None, generator)
+        )
+        typer.echo(text, nl=False)
+        for piece in run.recipe.complete(
+            run.model, run.tokenizer, text, tokens, choose
+        ):
+            typer.echo(piece, nl=False)
+    typer.echo()
+
+
+@app.command()
+def evaluate(folder: RunFolder, device: Device = "auto") -> None:
+    """Measure a trained model on its test data, with 95 % intervals.
+
+    The figures are printed, and written to DIR/evaluation.json.
+    """
+    from tfcourse.recipes.run import evaluate_run
+
+    with _refusing():
+        scores = evaluate_run(folder, device)
+    for score in scores:
+        typer.echo(score)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """End with exit code 2 for what was refused, 1 for what failed."""
+    try:
+        yield
+    except DownloadError as error:
+        _fail(error)
+    except ValueError as error:
+        from tfcourse.training.step import DivergenceError
+
+        if isinstance(error, DivergenceError):
+            _fail(error)
+        _refuse(error)
+
+
+def _fail(error: Exception) -> NoReturn:
+    typer.echo(f"tfcourse: {error}", err=True)
+    raise typer.Exit(1) from error
+
+
 Name = Annotated[str, typer.Argument(metavar="NAME", help="As `tfcourse data list`.")]
 
 
@@ -144,13 +286,8 @@ def fetch_data(name: Name) -> None:
     TFCOURSE_CACHE names the folder of all data sets, TFCOURSE_MIRROR another place to
     download from. Exit code 0: it is here; 1: it cannot be had; 2: refused.
     """
-    try:
+    with _refusing():
         typer.echo(fetch_dataset(name))
-    except ValueError as error:
-        _refuse(error)
-    except DownloadError as error:
-        typer.echo(f"tfcourse: {error}", err=True)
-        raise typer.Exit(1) from error
 
 
 @data_app.command("path")

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -80,3 +81,9 @@ def test_foreign_and_broken_files_are_refused_with_what_is_wrong(
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=f"tokenizer.json is no tokenizer .*{message}"):
         load_tokenizer(path)
+
+
+def test_a_tokenizer_of_another_kind_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a SimpleNamespace has no form as a file"):
+        save_tokenizer(SimpleNamespace(), tmp_path / "t.json")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []

@@ -7,17 +7,22 @@ from typing import Any
 from tfcourse.data.bpe import BPE
 from tfcourse.data.fast_bpe import FastBPE
 from tfcourse.data.files import replacing
-from tfcourse.data.tokenizers import UNITS, Tokenizer
+from tfcourse.data.tokenizers import UNITS, AnyTokenizer, Tokenizer
 
 FORMAT = "tfcourse tokenizer 1"
 BPE_KINDS: dict[str, type[BPE]] = {"bpe": BPE, "fast bpe": FastBPE}
 
 
-def save_tokenizer(tokenizer: Tokenizer | BPE, path: Path | str) -> None:
-    """Write a tokenizer of any kind; a file that is there is replaced at the end."""
+def save_tokenizer(tokenizer: AnyTokenizer, path: Path | str) -> None:
+    """Write a tokenizer; a file that is there is replaced at the end.
+
+    One that is neither a `Tokenizer` nor a `BPE` raises `ValueError`.
+    """
     content: dict[str, Any] = {"format": FORMAT}
     if isinstance(tokenizer, Tokenizer):
         content |= {"kind": tokenizer.unit, "symbols": tokenizer.symbols}
+    elif not isinstance(tokenizer, BPE):
+        raise ValueError(f"a {type(tokenizer).__name__} has no form as a file")
     else:
         kinds = {cls: kind for kind, cls in BPE_KINDS.items()}
         content |= {"kind": kinds[type(tokenizer)], "merges": tokenizer.merges}

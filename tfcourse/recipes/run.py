@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 
 from tfcourse.data.files import replacing
 from tfcourse.data.saved import load_tokenizer, save_tokenizer
+from tfcourse.data.tokenizers import AnyTokenizer
 from tfcourse.model.config import TransformerConfig
 from tfcourse.model.transformer import Transformer
 from tfcourse.recipes.catalogue import recipe
 from tfcourse.recipes.settings import Settings, Training
-from tfcourse.recipes.task import AnyKind, Recipe, Task
+from tfcourse.recipes.task import Recipe, Task
 from tfcourse.training.averaging import average_weights
 from tfcourse.training.checkpoint import (
     Checkpoints,
@@ -31,6 +32,7 @@ from tfcourse.training.loop import fit
 from tfcourse.training.optimizer import adamw
 from tfcourse.training.recompute import recomputed
 from tfcourse.training.schedules import constant, cosine, inverse_sqrt, linear
+from tfcourse.training.scores import Score
 from tfcourse.training.step import batch_loss
 
 FORMAT = "tfcourse run 1"
@@ -41,9 +43,10 @@ WEIGHTS = "model.safetensors"
 class Run:
     """A trained model as it lies in a folder, with what it was trained by."""
 
+    name: str
     recipe: Recipe
     settings: Settings
-    tokenizer: AnyKind
+    tokenizer: AnyTokenizer
     model: Transformer
 
 
@@ -68,13 +71,16 @@ def train(
     _check_folder(out, name, settings, resume=resume)
     with accelerator.main_process_first():  # the others find what it downloaded
         task = recipe_.task(settings, _tokenizer_in(out))
+    training = settings.training
+    # What cannot be is refused before anything is written.
+    schedule_of(training)(1)
+    device = device_of(training)
+    torch.manual_seed(training.seed)
+    model = recipe_.build(config_of(settings, task.tokenizer), settings)
     if accelerator.is_main_process:
         _write_start(out, name, settings, task.tokenizer)
-    training = settings.training
-    torch.manual_seed(training.seed)
-    model = recipe_.build(config_of(settings, task.tokenizer))
     if accelerator.num_processes == 1:
-        model.to(device_of(training))
+        model.to(device)
     history = _fit(model, task, training, out, resume, progress, accelerator)
     if accelerator.is_main_process:
         _write_result(out, training)
@@ -90,13 +96,29 @@ def load_run(folder: Path, device: str = "auto") -> Run:
     recipe_ = recipe(saved["recipe"])
     settings = recipe_.settings.changed(saved["settings"])
     tokenizer = load_tokenizer(folder / "tokenizer.json")
-    model = recipe_.build(config_of(settings, tokenizer))
+    model = recipe_.build(config_of(settings, tokenizer), settings)
     model.load_state_dict(load_file(folder / WEIGHTS))
     where = settings.changed({"device": device}).training
-    return Run(recipe_, settings, tokenizer, model.to(device_of(where)).eval())
+    model = model.to(device_of(where)).eval()
+    return Run(saved["recipe"], recipe_, settings, tokenizer, model)
 
 
-def config_of(settings: Settings, tokenizer: AnyKind) -> TransformerConfig:
+def evaluate_run(folder: Path, device: str = "auto") -> list[Score]:
+    """Return the model's figures on the test data; also into evaluation.json."""
+    run = load_run(folder, device)
+    scores = run.recipe.task(run.settings, run.tokenizer).score(run.model)
+    with replacing(folder / "evaluation.json") as beside:
+        content = [_finite(vars(score)) for score in scores]
+        beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    return scores
+
+
+def is_main_process() -> bool:
+    """Say whether this is the one process that reports."""
+    return make_accelerator().is_main_process
+
+
+def config_of(settings: Settings, tokenizer: AnyTokenizer) -> TransformerConfig:
     """Return the model's description: what is set, for the tokenizer's vocabulary."""
     return TransformerConfig(vocab_size=tokenizer.vocab_size, **settings.model)
 
@@ -106,18 +128,21 @@ def device_of(training: Training) -> torch.device:
     if training.device == "auto":
         found = torch.accelerator.current_accelerator()
         return torch.device("cpu") if found is None else found
-    return torch.device(training.device)
+    try:
+        return torch.device(training.device)
+    except RuntimeError as error:
+        raise ValueError(f"device={training.device!r}: {error}") from error
 
 
 def schedule_of(training: Training) -> Callable[[int], float]:
     """Return the learning rate's factor by step."""
-    shape: Callable[..., float] = {
+    shapes: dict[str, Callable[..., float]] = {
         "constant": constant,
         "inverse_sqrt": inverse_sqrt,
         "linear": partial(linear, total=training.steps),
         "cosine": partial(cosine, total=training.steps),
-    }[training.schedule]
-    return partial(shape, warmup=training.warmup)
+    }
+    return partial(shapes[training.schedule], warmup=training.warmup)
 
 
 def _fit(
@@ -146,7 +171,12 @@ def _fit(
             model,
             task.batches(),
             steps=training.steps,
-            optimizer=adamw(model, lr=training.lr, weight_decay=training.weight_decay),
+            optimizer=adamw(
+                model,
+                lr=training.lr,
+                betas=(0.9, training.beta2),
+                weight_decay=training.weight_decay,
+            ),
             schedule=schedule_of(training),
             loss=loss,
             clip=training.clip,
@@ -176,7 +206,9 @@ def _write_result(out: Path, training: Training) -> None:
     write_weights(out / WEIGHTS, average_weights(files), f"mean of {len(files)}")
 
 
-def _write_start(out: Path, name: str, settings: Settings, tokenizer: AnyKind) -> None:
+def _write_start(
+    out: Path, name: str, settings: Settings, tokenizer: AnyTokenizer
+) -> None:
     save_tokenizer(tokenizer, out / "tokenizer.json")
     content = {"format": FORMAT, "recipe": name, "settings": settings.to_dict()}
     with replacing(out / "settings.json") as beside:
@@ -212,6 +244,11 @@ def _settings_in(folder: Path) -> dict[str, Any] | None:
     return content
 
 
-def _tokenizer_in(folder: Path) -> AnyKind | None:
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no nan."""
+    return {k: None if v != v else v for k, v in values.items()}
+
+
+def _tokenizer_in(folder: Path) -> AnyTokenizer | None:
     path = folder / "tokenizer.json"
     return load_tokenizer(path) if path.is_file() else None

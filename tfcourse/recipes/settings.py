@@ -25,6 +25,7 @@ class Training:
     schedule: Literal["constant", "inverse_sqrt", "linear", "cosine"] = "cosine"
     warmup: int = 0
     weight_decay: float = 0.01
+    beta2: float = 0.98
     clip: float | None = 1.0
     label_smoothing: float = 0.0
     z_loss: float = 0.0
@@ -41,6 +42,26 @@ class Training:
     recompute: bool = False
     shard: bool = False
     compile: bool = False
+
+    def __post_init__(self) -> None:
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if not self.lr > 0:
+            raise ValueError(f"lr must be above 0, not {self.lr}")
+
+
+_COUNTS = (
+    "steps",
+    "batch",
+    "average",
+    "evaluate_every",
+    "checkpoint_every",
+    "parts",
+    "patience",
+    "chunk",
+)
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,20 @@
 """What a recipe is: settings to begin with, and a task made of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tfcourse.data.bpe import BPE
-from tfcourse.data.pairs import Batch
-from tfcourse.data.tokenizers import Tokenizer
+from tfcourse.data.pairs import Batches
+from tfcourse.data.tokenizers import AnyTokenizer
+from tfcourse.generation import Choose
 from tfcourse.model.config import TransformerConfig
 from tfcourse.model.transformer import Transformer
 from tfcourse.recipes.settings import Settings
 from tfcourse.training.history import Best
 from tfcourse.training.scores import Score
 
-AnyKind = Tokenizer | BPE  # what can be saved
+Answer = Callable[[Transformer, AnyTokenizer, Settings, Sequence[str]], list[str]]
+Complete = Callable[[Transformer, AnyTokenizer, str, int, Choose], Iterator[str]]
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,9 @@ class Task:
     `score` gives figures on the test data, which nothing else looks at.
     """
 
-    tokenizer: AnyKind
-    batches: Callable[[], Sequence[Batch]]
-    validate: Callable[[Transformer], float]
+    tokenizer: AnyTokenizer
+    batches: Callable[[], Batches]
+    validate: Callable[[Any], float]
     best: Best
     score: Callable[[Transformer], list[Score]]
 
@@ -37,17 +38,18 @@ class Recipe:
     """A task with the settings that it begins with.
 
     `task` takes the settings and the tokenizer, or None where it is to be learned from
-    the data. `answer` gives what a model says to texts; None where it takes no texts.
+    the data. `answer` gives what a model says to each of several texts, and `complete`
+    how it goes on with one; None where it does not.
     """
 
     about: str
     settings: Settings
-    task: Callable[[Settings, AnyKind | None], Task]
-    build: Callable[[TransformerConfig], Transformer] = Transformer
-    answer: (
-        Callable[[Transformer, AnyKind, Settings, Sequence[str]], list[str]] | None
-    ) = None
-    completes: bool = False
+    task: Callable[[Settings, AnyTokenizer | None], Task]
+    build: Callable[[TransformerConfig, Settings], Transformer] = lambda config, _: (
+        Transformer(config)
+    )
+    answer: Answer | None = None
+    complete: Complete | None = None
 
 
 def epochs_for(steps: int, per_epoch: int) -> int:
@@ -59,4 +61,6 @@ def defaults(data: Any, training: Any, **model: Any) -> Settings:
     """Return settings whose model is `TransformerConfig` but for what is named."""
     needed = {"vocab_size": 1, **model}
     config = vars(TransformerConfig(**needed)) | model
-    return Settings(data, training, {k: v for k, v in config.items() if k != "vocab_size"})
+    return Settings(
+        data, training, {k: v for k, v in config.items() if k != "vocab_size"}
+    )
