@@ -19,7 +19,7 @@ PIP := $(PY) -m pip --quiet --disable-pip-version-check install \
 HTML := _build/html/index.html
 PASSED := _build/passed
 COVERED := model generation speculative pretrained families variants data training \
-	probes
+	recipes probes
 STAGES := lint unit pages headless notebooks
 
 # Every file of the project. A name with a space is not one of ours.

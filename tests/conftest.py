@@ -25,6 +25,7 @@ install_import_hook(
         "tfcourse.generation",
         "tfcourse.speculative",
         "tfcourse.training",
+        "tfcourse.recipes",
         "tfcourse.variants",
     ],
     "beartype.beartype",

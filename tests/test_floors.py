@@ -23,15 +23,17 @@ FLOORS = (
     "model.layers data.saved data.bundled",
     "model.init training.losses training.schedules training.mode training.generators "
     "training.history training.checkpoint training.averaging training.recompute "
-    "training.compute variants.experts",
-    "model.transformer training.state training.step",
+    "training.compute training.scores variants.experts",
+    "model.transformer training.state training.step recipes.settings",
     "generation pretrained training.optimizer training.keeper",
-    "probes speculative training.loop training.evaluation",
+    "probes speculative training.loop training.evaluation recipes.task",
+    "recipes.classification recipes.language_model recipes.translation "
     "course.show course.plots course.exercise course.broken course.broken_decoder "
     "course.reference",
+    "recipes.catalogue "
     "course.ledger course.exercise_attention course.exercise_decoder "
     "course.exercise_masks course.battery",
-    "course.exercises course.chapter course.pages course.zoo",
+    "course.exercises course.chapter course.pages course.zoo recipes.run",
     "course.refresh",
     "headless",
     "cli",

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tfcourse.data.tokenizers import Tokenizer
 from tfcourse.model.transformer import Transformer
@@ -179,6 +179,17 @@ def test_only_a_finished_run_is_read(folder: Path, tmp_path: Path) -> None:
         load_run(tmp_path)
     (folder / runs.WEIGHTS).unlink()
     with pytest.raises(ValueError, match="an unfinished run: --resume goes on"):
+        load_run(folder)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "of another model"])
+def test_weights_that_are_not_the_run_s_are_refused(folder: Path, damage: str) -> None:
+    path = folder / runs.WEIGHTS
+    if damage == "cut off":
+        path.write_bytes(path.read_bytes()[:99])
+    else:
+        save_file({"embedding.weight": torch.zeros(2, 2)}, path)
+    with pytest.raises(ValueError, match=r"model\.safetensors is not of this run"):
         load_run(folder)
 
 

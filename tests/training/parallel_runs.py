@@ -6,6 +6,7 @@ what cannot be seen in them.
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,12 @@ if __name__ == "__main__":
     }
     found["compiled"] = compiled()
     exact(folder / "ddp", steps=12)
+    in_chunks = partial(batch_loss, chunk=5)
+    exact(folder / "chunks", steps=12, loss=in_chunks)
+    try:
+        exact(None, steps=1, sharded=True, loss=in_chunks)
+    except ValueError as error:
+        found["chunks"] = str(error)
     exact(folder / "from-one", steps=12, resume=True)
     exact(folder / "parts", steps=12, compute=Compute(parts=2))
     exact(folder / "parts-sharded", steps=12, compute=Compute(parts=2), sharded=True)

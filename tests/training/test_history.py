@@ -65,6 +65,20 @@ def test_a_number_that_is_not_finite_is_null(tmp_path: Path) -> None:
     assert found["loss"] == 1.5
 
 
+def test_a_line_has_the_evaluation_of_its_step_and_of_no_other(tmp_path: Path) -> None:
+    file, history = tmp_path / "log", History()
+    log = Log(file)
+    log.start(history)
+    for step in range(1, 5):
+        history.add(step, 0.1, StepResult(1.0, 1.0, 3))
+        if step in (2, 4):
+            history.evaluations.append((step, 0.5 * step if step == 2 else math.inf))
+        log.add(history)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    found = [line.get("evaluation", "none") for line in lines]
+    assert found == ["none", 1.0, "none", None]
+
+
 def test_a_resumed_log_drops_what_comes_after_and_half_a_line(tmp_path: Path) -> None:
     file, history = tmp_path / "log", History()
     log = Log(file)

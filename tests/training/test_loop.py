@@ -289,6 +289,24 @@ def test_a_gradient_that_is_not_finite_stops_a_finite_loss() -> None:
     assert identical(weights(model), before)
 
 
+def test_a_loss_above_the_limit_is_divergence_and_spares_the_weights() -> None:
+    model, twin = small_model("encoder-decoder"), small_model("encoder-decoder")
+    twin.load_state_dict(model.state_dict())
+    usual = fit(twin, batches_for(), lr=2e-3, steps=2).losses
+    limit = 2 * max(usual)
+    message = rf"at step 3: the loss is \d+\.\d+ \(at most {limit} is allowed\), "
+    with pytest.raises(DivergenceError, match=message):
+        fit(model, batches_for(), lr=2e-3, max_loss=limit, loss=broken(3, 10.0))
+    assert identical(weights(model), weights(twin))
+
+
+def test_a_loss_at_the_limit_is_not_above_it() -> None:
+    model, twin = small_model("encoder-decoder"), small_model("encoder-decoder")
+    twin.load_state_dict(model.state_dict())
+    (first,) = fit(twin, batches_for(), lr=2e-3, steps=1).losses
+    assert fit(model, batches_for(), lr=2e-3, steps=1, max_loss=first).losses == [first]
+
+
 def test_a_batch_that_asks_for_nothing_is_named() -> None:
     model, batch = small_model("encoder-decoder"), batches_for()[0]
     empty = Batch(
@@ -320,6 +338,7 @@ def test_smoothing_can_be_asked_for() -> None:
         ({"lr": 1e-3, "steps": 0}, "between 1 and the 5 batches, not 0"),
         ({"lr": 1e-3, "clip": 0.0}, "clip must be a norm above 0, or None, not 0.0"),
         ({"lr": 1e-3, "clip": -1.0}, "clip must be a norm above 0, or None, not -1.0"),
+        ({"lr": 1e-3, "max_loss": 0.0}, "max_loss must be above 0, or None, not 0.0"),
         ({"lr": 1e-3, "every": 0}, "every must be at least 1 step, not 0"),
         ({}, "lr=None and optimizer=None"),
     ],

@@ -1,11 +1,22 @@
 """The token loss: the formula, the sum and the count, and what it refuses."""
 
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
+from small_models import small_config
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from tfcourse.data.pairs import Batch
+from tfcourse.model.config import TransformerConfig
+from tfcourse.model.transformer import Transformer
+from tfcourse.training.compute import Compute
 from tfcourse.training.losses import token_loss
+from tfcourse.training.step import backward, batch_loss
 
 
 def some_logits(*shape: int) -> tuple[Tensor, Tensor]:
@@ -158,3 +169,111 @@ def test_smoothing_out_of_range_is_named(smoothing: float) -> None:
             torch.zeros(2, dtype=torch.long),
             label_smoothing=smoothing,
         )
+
+
+def batch_of(config: TransformerConfig) -> Batch:
+    """Return a batch in which a third of the targets, and the last row, ask nothing."""
+    tokens = torch.randint(config.vocab_size, (4, 6))
+    target = torch.randint(config.vocab_size, (4, 6))
+    target[torch.rand(4, 6) < 0.3] = -100
+    target[0, 0], target[-1] = 3, -100
+    source = torch.randint(config.vocab_size, (4, 5))
+    both = config.num_encoder_layers and config.num_decoder_layers
+    return Batch(tokens, target, source=source if both else None)
+
+
+def loss_and_gradients(
+    model: Transformer, batch: Batch, **options: Any
+) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+    model.zero_grad()
+    total, count = batch_loss(model, batch, **options)
+    (total * 3 / count.clamp(min=1)).backward()
+    return total.detach(), count, [parameter.grad for parameter in model.parameters()]
+
+
+HEADS = {
+    "tied": {},
+    "untied": {"tie_embeddings": False},
+    "mlm with a bias": {"head": "mlm", "head_bias": True},
+    "scaled": {"scale_logits": True},
+}
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 1000])
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("family", ["encoder-decoder", "encoder", "decoder"])
+def test_in_chunks_loss_and_gradients_are_those_of_the_whole(
+    family: str, head: str, chunk: int
+) -> None:
+    model = Transformer(small_config(family, **HEADS[head])).double()
+    batch = batch_of(model.config)
+    options = {"label_smoothing": 0.1, "z_loss": 0.01}
+    expected = loss_and_gradients(model, batch, **options)
+    found = loss_and_gradients(model, batch, chunk=chunk, **options)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_in_chunks_what_is_frozen_stays_without_a_gradient() -> None:
+    model = Transformer(small_config("decoder", tie_embeddings=False)).double()
+    assert model.unembedding is not None
+    model.unembedding.requires_grad_(False)
+    batch = batch_of(model.config)
+    expected = loss_and_gradients(model, batch)
+    found = loss_and_gradients(model, batch, chunk=3)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert model.unembedding.weight.grad is None
+
+
+def test_in_chunks_a_batch_that_asks_nothing_is_zero() -> None:
+    model = Transformer(small_config("decoder"))
+    batch = batch_of(model.config)
+    empty = Batch(batch.tokens, torch.full_like(batch.target, -100))
+    total, count, gradients = loss_and_gradients(model, empty, chunk=3)
+    assert (total.item(), count.item()) == (0.0, 0)
+    assert all(g is None or not g.any() for g in gradients)
+
+
+def test_in_chunks_the_logits_are_never_there_as_a_whole() -> None:
+    class Largest(TorchDispatchMode):
+        """Notes the largest tensor that is made."""
+
+        size = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            made = func(*args, **(kwargs or {}))
+            sizes = [t.numel() for t in tree_leaves(made) if isinstance(t, Tensor)]
+            self.size = max([self.size, *sizes])
+            return made
+
+    model = Transformer(small_config("decoder", vocab_size=500))
+    batch = batch_of(model.config)
+    sizes = []
+    for chunk in (None, 2):
+        with Largest() as largest:
+            loss_and_gradients(model, batch, chunk=chunk)
+        sizes.append(largest.size)
+    tokens = batch.tokens.numel()
+    weights = model.embedding.weight.numel()
+    assert sizes[0] == 500 * tokens > weights
+    assert sizes[1] == weights
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_in_chunks_16_bits_and_parts_give_about_the_same(parts: int) -> None:
+    model = Transformer(small_config("decoder"))
+    batch = batch_of(model.config)
+    found = []
+    for chunk in (None, 4):
+        model.zero_grad()
+        loss = partial(batch_loss, chunk=chunk)
+        mean, _, count = backward(
+            model, batch, loss=loss, compute=Compute("bf16", parts=parts)
+        )
+        found.append((mean, count, [p.grad for p in model.parameters()]))
+    torch.testing.assert_close(found[1], found[0], rtol=0.05, atol=0.02)
+
+
+def test_a_chunk_of_nothing_is_refused() -> None:
+    model = Transformer(small_config("decoder"))
+    with pytest.raises(ValueError, match="chunk must be at least 1 token, not 0"):
+        batch_loss(model, batch_of(model.config), chunk=0)

@@ -65,6 +65,7 @@ def history(folder: Path, step: int = 12) -> dict[str, Any]:
     [
         "ddp",
         "from-one",
+        "chunks",
         "parts",
         "again",
         "sharded",
@@ -128,6 +129,12 @@ def test_a_compiled_model_trains_and_keeps_its_names(folder: Path) -> None:
 def test_fp16_with_divided_weights_is_refused(folder: Path) -> None:
     found = json.loads((folder / "found.json").read_text())
     assert found["fp16"] == "fp16 does not go with divided weights: use bf16"
+
+
+def test_chunks_of_a_divided_head_are_refused(folder: Path) -> None:
+    found = json.loads((folder / "found.json").read_text())
+    message = "chunk=5: a sharded head is whole within a call only"
+    assert found["chunks"] == message
 
 
 def test_each_process_drops_other_units(folder: Path) -> None:

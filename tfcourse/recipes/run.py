@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tfcourse.data.files import replacing
@@ -97,7 +98,10 @@ def load_run(folder: Path, device: str = "auto") -> Run:
     settings = recipe_.settings.changed(saved["settings"])
     tokenizer = load_tokenizer(folder / "tokenizer.json")
     model = recipe_.build(config_of(settings, tokenizer), settings)
-    model.load_state_dict(load_file(folder / WEIGHTS))
+    try:
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{folder / WEIGHTS} is not of this run: {error}") from error
     where = settings.changed({"device": device}).training
     model = model.to(device_of(where)).eval()
     return Run(saved["recipe"], recipe_, settings, tokenizer, model)
@@ -108,7 +112,7 @@ def evaluate_run(folder: Path, device: str = "auto") -> list[Score]:
     run = load_run(folder, device)
     scores = run.recipe.task(run.settings, run.tokenizer).score(run.model)
     with replacing(folder / "evaluation.json") as beside:
-        content = [_finite(vars(score)) for score in scores]
+        content = [vars(score) for score in scores]
         beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
     return scores
 
@@ -180,6 +184,7 @@ def _fit(
             schedule=schedule_of(training),
             loss=loss,
             clip=training.clip,
+            max_loss=training.max_loss or 3 * math.log(model.config.vocab_size),
             evaluate=task.validate,
             every=training.evaluate_every,
             best=task.best,
@@ -242,11 +247,6 @@ def _settings_in(folder: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise ValueError(f"{path} is not of a run: {error}") from error
     return content
-
-
-def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no nan."""
-    return {k: None if v != v else v for k, v in values.items()}
 
 
 def _tokenizer_in(folder: Path) -> AnyTokenizer | None:

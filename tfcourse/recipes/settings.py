@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from tfcourse.model.config import TransformerConfig
@@ -15,8 +16,9 @@ class Training:
     `batch` counts items, `warmup` and the two `..._every` steps. `result` is what the
     run gives: the mean of the weights of the last `average` checkpoints, or those of
     the best evaluation. `patience` ends it after that many evaluations without a new
-    best. `chunk` is as `batch_loss` has it. `parts`, `precision`, `recompute`, `shard`
-    and `compile` change speed and memory, not what is computed.
+    best. A mean loss above `max_loss`, by default three times that of a uniform guess,
+    is divergence. `chunk` is as `batch_loss` has it. `parts`, `precision`, `recompute`,
+    `shard` and `compile` change speed and memory, not what is computed.
     """
 
     steps: int
@@ -27,6 +29,7 @@ class Training:
     weight_decay: float = 0.01
     beta2: float = 0.98
     clip: float | None = 1.0
+    max_loss: float | None = None
     label_smoothing: float = 0.0
     z_loss: float = 0.0
     chunk: int | None = None
@@ -158,7 +161,7 @@ def _check(name: str, value: Any, kind: Any) -> None:
 
 
 def _allowed(kind: Any) -> tuple[Any, ...]:
-    union = get_origin(kind) in (Union, type(int | None))
+    union = get_origin(kind) in (Union, UnionType)
     return get_args(kind) if union else (kind,)
 
 

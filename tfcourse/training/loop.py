@@ -58,6 +58,7 @@ def fit(
     schedule: Callable[[int], float] = constant,
     loss: Loss = batch_loss,
     clip: float | None = 1.0,
+    max_loss: float | None = None,
     evaluate: Callable[[nn.Module], float] | None = None,
     every: int | None = None,
     best: Best | None = None,
@@ -76,42 +77,57 @@ def fit(
     `checkpoints` that is stopped at any moment and resumed ends as if it had not been.
     Started by `torchrun` or `accelerate launch`, each process takes its share of each
     batch. `seed` governs dropout; a progress bar shows in terminals, or as `progress`
-    says. Impossible values raise `ValueError`, divergence `DivergenceError`.
+    says. Impossible values raise `ValueError`, divergence `DivergenceError`: a loss or
+    gradient that is not finite, or a loss above `max_loss`.
     """
     steps = _check_steps(len(batches), steps, every)
     optimizer = _choose_optimizer(model, lr, optimizer)
-    compute = compute or Compute()
-    accelerator = compute.accelerator or make_accelerator()
-    compute = replace(compute, accelerator=accelerator)
-    trained = _prepare(model, optimizer, accelerator)
-    device = next(model.parameters()).device
-    scaler = _scaler(model, compute, device)
-    history = History()
-    state = TrainingState(
-        model, optimizer, history, accelerator, device, average, scaler
-    )
+    limits = {"clip": clip, "max_loss": max_loss}
+    state, update = _begin(model, optimizer, loss, limits, compute, average)
     keeper = Keeper(state, checkpoints, best or Best(), log)
-    update = partial(
-        train_step,
-        trained,
-        optimizer=optimizer,
-        loss=loss,
-        clip=clip,
-        compute=compute,
-        scaler=scaler,
-    )
-    with mode(model, training=True), seeded(seed + accelerator.process_index, device):
+    history, process = state.history, state.accelerator.process_index
+    with mode(model, training=True), seeded(seed + process, state.device):
         keeper.start(steps)
         for step, batch in _numbered(batches, steps, keeper, progress):
             rate = _set_rate(optimizer, schedule(step))
             with keeper.naming_checkpoint():
-                history.add(step, rate, update(batch.to(device), step=step))
+                history.add(step, rate, update(batch.to(state.device), step=step))
             if average is not None:
                 average.update_parameters(model)
             if evaluate and (step == steps or (every and step % every == 0)):
                 history.evaluations.append((step, _look(model, evaluate, seed)))
             keeper.keep(batch, is_last=step == steps)
     return history
+
+
+def _begin(
+    model: nn.Module,
+    optimizer: Optimizer,
+    loss: Loss,
+    limits: dict[str, float | None],
+    compute: Compute | None,
+    average: AveragedModel | None,
+) -> tuple[TrainingState, Callable[..., StepResult]]:
+    """Return what changes in the run, and what makes a step of a batch."""
+    compute = compute or Compute()
+    accelerator = compute.accelerator or make_accelerator()
+    compute = replace(compute, accelerator=accelerator)
+    trained = _prepare(model, optimizer, accelerator)
+    device = next(model.parameters()).device
+    scaler = _scaler(model, compute, device)
+    state = TrainingState(
+        model, optimizer, History(), accelerator, device, average, scaler
+    )
+    update = partial(
+        train_step,
+        trained,
+        optimizer=optimizer,
+        loss=loss,
+        compute=compute,
+        scaler=scaler,
+        **limits,
+    )
+    return state, update
 
 
 def _prepare(

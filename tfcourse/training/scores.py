@@ -1,6 +1,5 @@
 """How good answers are: BLEU, chrF, ROUGE and accuracy, each with its interval."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,21 +13,17 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Score:
-    """A figure with its 95 % interval, and how exactly it was measured.
-
-    `low` and `high` are nan where no interval is known.
-    """
+    """A figure with its 95 % interval, and how exactly it was measured."""
 
     name: str
     value: float
-    low: float = math.nan
-    high: float = math.nan
+    low: float
+    high: float
     how: str = ""
 
     def __str__(self) -> str:
-        interval = "" if math.isnan(self.low) else f"  [{self.low:.4g}, {self.high:.4g}]"
-        how = f"  {self.how}" if self.how else ""
-        return f"{self.name:<14} {self.value:.4g}{interval}{how}"
+        interval = f"[{self.low:.4g}, {self.high:.4g}]"
+        return f"{self.name:<14} {self.value:.4g}  {interval}  {self.how}".rstrip()
 
 
 def bleu(
@@ -87,6 +82,8 @@ def mean_score(name: str, values: Sequence[float], how: str = "") -> Score:
 
     The items are drawn again, with replacement, 1,000 times (Efron 1979; Koehn 2004).
     """
+    if not values:
+        raise ValueError(f"there is nothing to take the mean of: {name}")
     each = np.asarray(values, dtype=float)
     low, high = _interval(len(each), lambda chosen: float(each[chosen].mean()))
     return Score(name, float(each.mean()), low, high, how)
@@ -97,24 +94,24 @@ def _by_sacrebleu(
 ) -> Score:
     _check(outputs, references)
     whole = metric.corpus_score(list(outputs), [list(references)])
-    # What sacrebleu's own bootstrap does, without its dependence on a global seed.
+    # sacrebleu's own bootstrap is private too, and draws from NumPy's global generator
+    # after seeding it; what each sentence adds to the counts is all it takes.
     counts = np.array(
         metric._extract_corpus_statistics(list(outputs), [list(references)])
     )
 
-    def of(chosen: np.ndarray) -> float:
-        return float(metric._compute_score_from_stats(list(counts[chosen].sum(0))).score)
+    def score(chosen: np.ndarray) -> float:
+        summed = counts[chosen].sum(0).tolist()
+        return float(metric._compute_score_from_stats(summed).score)
 
-    low, high = _interval(len(outputs), of)
+    low, high = _interval(len(outputs), score)
     return Score(name, whole.score, low, high, str(metric.get_signature()))
 
 
-def _interval(
-    count: int, score: Callable[[np.ndarray], float]
-) -> tuple[float, float]:
+def _interval(count: int, score: Callable[[np.ndarray], float]) -> tuple[float, float]:
     """Return the 2.5th and 97.5th percentile of the score of resampled items."""
-    drawn = np.random.default_rng(0)
-    scores = [score(drawn.integers(count, size=count)) for _ in range(RESAMPLES)]
+    generator = np.random.default_rng(0)
+    scores = [score(generator.integers(count, size=count)) for _ in range(RESAMPLES)]
     low, high = np.percentile(scores, [2.5, 97.5])
     return float(low), float(high)
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.optim import Optimizer
 from tfcourse.data.pairs import Batch
 from tfcourse.training.compute import (
     Compute,
+    is_sharded,
     make_accelerator,
     parts_of,
     synchronised,
@@ -26,7 +28,7 @@ WHOLE = Compute()
 
 
 class DivergenceError(ValueError):
-    """The loss or its gradient is no longer a finite number."""
+    """The loss or its gradient is no longer finite, or the loss above its limit."""
 
 
 def batch_loss(
@@ -43,7 +45,7 @@ def batch_loss(
     memory, and less time where the vocabulary is large. Divided weights (`shard`) are
     whole within the model's call only, and do not go with it.
     """
-    options = {"label_smoothing": label_smoothing, "z_loss": z_loss}
+    options: dict[str, Any] = {"label_smoothing": label_smoothing, "z_loss": z_loss}
     call = partial(
         model,
         batch.tokens,
@@ -54,10 +56,14 @@ def batch_loss(
     )
     if chunk is None:
         return token_loss(call(), batch.target, **options)
-    head = getattr(model, "module", model).head  # DDP keeps the model in `module`
+    if is_sharded(model):
+        raise ValueError(f"chunk={chunk}: a sharded head is whole within a call only")
+    inner: Any = getattr(model, "module", model)  # DDP's, or the model
     parameters = [p for p in model.parameters() if p.requires_grad]
     hidden = call(output="hidden")
-    return head_loss(head, parameters, hidden, batch.target, chunk=chunk, **options)
+    return head_loss(
+        inner.head, parameters, hidden, batch.target, chunk=chunk, **options
+    )
 
 
 def backward(
@@ -86,6 +92,7 @@ def train_step(
     *,
     loss: Loss = batch_loss,
     clip: float | None = 1.0,
+    max_loss: float | None = None,
     step: int = 1,
     compute: Compute = WHOLE,
     scaler: GradScaler | None = None,
@@ -93,10 +100,12 @@ def train_step(
     """Make one update; `step` only serves messages.
 
     A batch without targets raises `ValueError`, a loss or gradient that is not finite
-    `DivergenceError`; the parameters are then as they were. A gradient too large for
-    fp16 is not that yet: the step is left out, and `scaler` scales the next one less.
+    `DivergenceError`, as does a mean loss above `max_loss`; the parameters are then as
+    they were. A gradient too large for fp16 is not that yet: the step is left out, and
+    `scaler` scales the next one less.
     """
     _check_clip(clip)
+    limit = _check_max_loss(max_loss)
     model.zero_grad()
     mean, count = add_gradients(model, batch, loss=loss, compute=compute, scaler=scaler)
     if scaler is not None:
@@ -104,7 +113,7 @@ def train_step(
     norm = _cut(model, clip)
     result = StepResult(mean.item(), norm.item(), int(count))
     may_overflow = scaler is not None and scaler.get_scale() > 1
-    _check_result(result, step, optimizer, may_overflow=may_overflow)
+    _check_result(result, step, optimizer, limit, may_overflow=may_overflow)
     if scaler is None:
         optimizer.step()
     else:
@@ -154,15 +163,20 @@ def add_gradients(
 
 
 def _check_result(
-    result: StepResult, step: int, optimizer: Optimizer, *, may_overflow: bool
+    result: StepResult,
+    step: int,
+    optimizer: Optimizer,
+    max_loss: float,
+    *,
+    may_overflow: bool,
 ) -> None:
     if result.tokens == 0:
         raise ValueError(f"step {step}: the batch has no target to take a loss of")
-    if not math.isfinite(result.loss) or not (
-        may_overflow or math.isfinite(result.gradient_norm)
-    ):
+    too_large = not result.loss <= max_loss or not math.isfinite(result.loss)
+    if too_large or not (may_overflow or math.isfinite(result.gradient_norm)):
+        limit = "" if math.isinf(max_loss) else f" (at most {max_loss} is allowed)"
         raise DivergenceError(
-            f"training diverged at step {step}: the loss is {result.loss}, the "
+            f"training diverged at step {step}: the loss is {result.loss}{limit}, the "
             f"gradient norm {result.gradient_norm}, the learning rate "
             f"{optimizer.param_groups[0]['lr']:.3g}; the step was not taken"
         )
@@ -172,6 +186,13 @@ def _cut(model: nn.Module, clip: float | None) -> Tensor:
     """Cut the gradient to norm `clip`, and return its norm before."""
     limit = math.inf if clip is None else clip
     return whole(clip_grad_norm_(model.parameters(), limit))
+
+
+def _check_max_loss(max_loss: float | None) -> float:
+    """Return the limit of the mean loss, infinite if there is none."""
+    if max_loss is not None and not max_loss > 0:
+        raise ValueError(f"max_loss must be above 0, or None, not {max_loss}")
+    return math.inf if max_loss is None else max_loss
 
 
 def _check_clip(clip: float | None) -> None:
