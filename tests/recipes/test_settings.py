@@ -78,7 +78,7 @@ def test_the_last_of_two_values_counts() -> None:
         ("choice=up", "choice must be left or right, not 'up'"),
         ("perhaps=x", "perhaps must be int or none, not 'x'"),
         ("norm=batch", "norm must be layer or rms, not 'batch'"),
-        ("vocab_size=3", "unknown setting vocab_size; known: word, whole, .*steps.*norm"),
+        ("vocab_size=3", "unknown setting vocab_size; known: word, whole, .*norm"),
         ("steps=0", "steps must be at least 1, not 0"),
         ("patience=0", "patience must be at least 1, not 0"),
         ("lr=0", "lr must be above 0, not 0"),
