@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import nn
@@ -82,7 +83,7 @@ def fit(
     """
     steps = _check_steps(len(batches), steps, every)
     optimizer = _choose_optimizer(model, lr, optimizer)
-    limits = {"clip": clip, "max_loss": max_loss}
+    limits: dict[str, Any] = {"clip": clip, "max_loss": max_loss}
     state, update = _begin(model, optimizer, loss, limits, compute, average)
     keeper = Keeper(state, checkpoints, best or Best(), log)
     history, process = state.history, state.accelerator.process_index
@@ -104,7 +105,7 @@ def _begin(
     model: nn.Module,
     optimizer: Optimizer,
     loss: Loss,
-    limits: dict[str, float | None],
+    limits: dict[str, Any],
     compute: Compute | None,
     average: AveragedModel | None,
 ) -> tuple[TrainingState, Callable[..., StepResult]]:
