@@ -80,7 +80,7 @@ class Attention(nn.Module):
         self.num_heads, self.kv_heads = config.num_heads, config.kv_heads
         self.head_dim = config.width_per_head
         self.scale = self.head_dim**-0.5 if config.scale_scores else 1.0
-        self.dropout = config.dropout
+        self.dropout = config.dropout_within
         self.sizes = [
             self.head_dim * heads
             for heads in (self.num_heads, self.kv_heads, self.kv_heads)

@@ -15,7 +15,10 @@ class TransformerConfig:
 
     `num_kv_heads` below `num_heads` shares keys and values between query heads
     (Ainslie et al. 2023, grouped-query attention); `head_dim` is d_model / num_heads
-    unless it is given. Source: Vaswani et al. 2017, table 3.
+    unless it is given. `dropout` is of embeddings and of what each sub-layer adds
+    (Vaswani et al. 2017, section 5.4); `inner_dropout`, of attention weights and of the
+    feed-forward's hidden units, is the same unless it is given. Source of the sizes:
+    Vaswani et al. 2017, table 3.
     """
 
     vocab_size: int
@@ -28,6 +31,7 @@ class TransformerConfig:
     num_kv_heads: int | None = None
     head_dim: int | None = None
     dropout: float = 0.0
+    inner_dropout: float | None = None
     position: Position = "sinusoidal"
     rotary_base: float = 10_000.0
     relative_buckets: int = 32
@@ -65,6 +69,11 @@ class TransformerConfig:
             return self.head_dim
         return self.d_model // self.num_heads
 
+    @property
+    def dropout_within(self) -> float:
+        """Dropout of attention weights and hidden units."""
+        return self.dropout if self.inner_dropout is None else self.inner_dropout
+
     def _check_types(self) -> None:
         for name, kind in get_type_hints(type(self)).items():
             value, allowed = getattr(self, name), get_args(kind) or (kind,)
@@ -72,7 +81,9 @@ class TransformerConfig:
                 fits, wanted = value in allowed, f"one of {', '.join(allowed)}"
             else:
                 # Not isinstance: True is an int to Python, and a slip here.
-                fits = type(value) in allowed or (kind is float and type(value) is int)
+                fits = type(value) in allowed or (
+                    float in allowed and type(value) is int
+                )
                 wanted = f"of type {getattr(kind, '__name__', kind)}"
             if not fits:
                 raise ValueError(f"{name} must be {wanted}, not {value!r}")
@@ -91,8 +102,10 @@ class TransformerConfig:
             raise ValueError(
                 f"num_segments={self.num_segments}: an encoder-decoder has no segments"
             )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), not {self.dropout}")
+        for name in ("dropout", "inner_dropout"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(f"{name} must be in [0, 1), not {value}")
         if not 0 < self.norm_eps < 1:
             raise ValueError(f"norm_eps must be in (0, 1), not {self.norm_eps}")
 

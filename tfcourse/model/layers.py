@@ -55,7 +55,7 @@ class FeedForward(nn.Module):
             else None
         )
         self.narrow = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout_within)
 
     def forward(self, x: Stream) -> Stream:
         """Return W₂ f(W₁ x), or W₂ (f(W_g x) · W₁ x) with a gate."""
