@@ -25,9 +25,10 @@ FLOORS = (
     "training.history training.checkpoint training.averaging training.recompute "
     "training.compute training.scores variants.experts",
     "model.transformer training.state training.step recipes.settings",
-    "generation pretrained training.optimizer training.keeper",
+    "generation pretrained training.optimizer training.keeper variants.pictures",
     "probes speculative training.loop training.evaluation recipes.task",
-    "recipes.classification recipes.language_model recipes.translation "
+    "recipes.classification recipes.language_model recipes.pictures "
+    "recipes.translation "
     "course.show course.plots course.exercise course.broken course.broken_decoder "
     "course.reference",
     "recipes.catalogue "

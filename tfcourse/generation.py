@@ -13,6 +13,8 @@ from tfcourse.model.cache import KVCache, StaticKVCache
 from tfcourse.model.masks import MaskRule, dense, padding
 from tfcourse.model.transformer import Transformer
 
+# Pictures, for a model whose encoder reads them (`variants.pictures`).
+Source = Int[Tensor, "batch source"] | Float[Tensor, "batch height width"]
 Choose = Callable[[Float[Tensor, "batch vocab"]], Int[Tensor, " batch"]]
 
 
@@ -207,7 +209,7 @@ def stream(
     prompt: Int[Tensor, "batch prompt"],
     *,
     max_new_tokens: int,
-    source: Int[Tensor, "batch source"] | None = None,
+    source: Source | None = None,
     source_mask: MaskRule | None = None,
     prompt_mask: Bool[Tensor, "batch prompt"] | None = None,
     choose: Choose = greedy,
@@ -284,7 +286,7 @@ def beam_search(
     num_beams: int,
     stop_token: int | Collection[int],
     pad_token: int | None = None,
-    source: Int[Tensor, "batch source"] | None = None,
+    source: Source | None = None,
     source_mask: MaskRule | None = None,
     prompt_mask: Bool[Tensor, "batch prompt"] | None = None,
     length_penalty: float = 1.0,

@@ -53,6 +53,8 @@ def _users_view() -> Iterator[None]:
         ({"dropout": -0.1}, r"dropout must be in \[0, 1\), not -0\.1"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), not 1\.0"),
         ({"dropout": float("nan")}, r"dropout .* not nan"),
+        ({"inner_dropout": 1.5}, r"inner_dropout must be in \[0, 1\), not 1\.5"),
+        ({"inner_dropout": "0"}, r"inner_dropout must be of type .*float.*, not '0'"),
         ({"norm_eps": 0.0}, r"norm_eps must be in \(0, 1\), not 0\.0"),
         ({"norm_eps": 1.0}, r"norm_eps must be in \(0, 1\), not 1\.0"),
         ({"norm_eps": float("inf")}, r"norm_eps .* not inf"),
@@ -88,6 +90,7 @@ def test_impossible_values_are_refused_by_name(
         {"num_heads": 4, "num_kv_heads": 1},
         {"vocab_size": 1, "max_seq_len": 1, "d_ff": 1},
         {"dropout": 0},
+        {"dropout": 0.5, "inner_dropout": 0},
         {"rotary_base": 2},
         {"relative_buckets": 4, "relative_max_distance": 3},
         {"num_segments": 2},
@@ -103,6 +106,9 @@ def test_what_is_not_given_follows_from_what_is() -> None:
     assert (config.kv_heads, config.width_per_head) == (3, 4)
     config = small_config(d_model=12, num_heads=4, num_kv_heads=2, head_dim=5)
     assert (config.kv_heads, config.width_per_head) == (2, 5)
+    assert small_config(dropout=0.5).dropout_within == 0.5
+    assert small_config(dropout=0.5, inner_dropout=0.25).dropout_within == 0.25
+    assert small_config(dropout=0.5, inner_dropout=0.0).dropout_within == 0
 
 
 def test_a_config_cannot_be_changed_behind_its_checks() -> None:

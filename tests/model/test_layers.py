@@ -143,3 +143,22 @@ def test_dropout_acts_between_the_two_maps_of_the_network() -> None:
         ours.narrow.bias[0] + 2 * ours.narrow.weight[0, 0],
     )
     assert torch.allclose(out.unique(), torch.stack((dropped, kept)).sort().values)
+
+
+def test_inner_dropout_is_of_attention_weights_and_hidden_units_alone() -> None:
+    block = Block(
+        small_config(dropout=0.5, inner_dropout=0.0), has_cross_attention=True
+    )
+    for path in (block.around_self, block.around_cross, block.around_feed_forward):
+        path.dropout = nn.Identity()
+    x, memory = vectors(5).float(), vectors(3).float()
+    first, second = block(x, memory), block(x, memory)
+    assert torch.equal(first, second)
+    dropped = Block(
+        small_config(dropout=0.0, inner_dropout=0.5), has_cross_attention=True
+    )
+    for part in (dropped.self_attention, dropped.feed_forward):
+        assert not torch.equal(part(x), part(x))
+    assert not torch.equal(
+        dropped.cross_attention(x, memory), dropped.cross_attention(x, memory)
+    )

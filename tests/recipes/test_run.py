@@ -155,6 +155,10 @@ def test_a_run_goes_on_with_the_settings_it_began_with(
         ({"nose": 1}, "unknown setting nose; known: source, target"),
         ({"steps": "many"}, "steps must be int, not 'many'"),
         ({"warmup": 6}, "total=6 steps must be more than warmup=6"),
+        (
+            {"schedule": "warmup_stable_decay", "decay": 5},
+            "decay must be between 0 and the 4 steps after the warm-up, not 5",
+        ),
         ({"num_heads": 3}, "num_heads=3"),
         ({"source": "xx"}, "no locale 'xx'"),
         ({"average": 0}, "average must be at least 1, not 0"),
@@ -170,7 +174,9 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"'nap'; known: dates, .*multi30k.*sst2"):
+    with pytest.raises(
+        ValueError, match=r"'nap'; known: captions, dates, .*multi30k.*sst2"
+    ):
         recipe("nap")
 
 
@@ -214,10 +220,12 @@ def test_evaluation_is_printed_and_kept(folder: Path) -> None:
         ("inverse_sqrt", inverse_sqrt(5, 2)),
         ("linear", linear(5, 6, 2)),
         ("cosine", cosine(5, 6, 2)),
+        ("warmup_stable_decay", 0.5),
     ],
 )
 def test_the_schedule_is_the_one_that_is_set(name: str, expected: float) -> None:
-    training = recipe("dates").settings.changed({**SMALL, "schedule": name}).training
+    changes = {**SMALL, "schedule": name, "decay": 2}
+    training = recipe("dates").settings.changed(changes).training
     assert schedule_of(training)(5) == expected
     assert schedule_of(training)(1) == 0.5
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tfcourse.data.tokenizers import AnyTokenizer
@@ -40,7 +40,7 @@ class Batch:
     tokens: Int[Tensor, "batch seq"]
     target: Int[Tensor, "batch seq"]
     valid: Bool[Tensor, "batch seq"] | None = None
-    source: Int[Tensor, "batch source"] | None = None
+    source: Int[Tensor, "batch source"] | Float[Tensor, "batch h w"] | None = None
     source_valid: Bool[Tensor, "batch source"] | None = None
     position: Int[Tensor, "batch seq"] | None = None
     document: Int[Tensor, "batch seq"] | None = None

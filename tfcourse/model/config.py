@@ -65,9 +65,7 @@ class TransformerConfig:
     @property
     def width_per_head(self) -> int:
         """Features of one head: `head_dim`, or d_model / num_heads."""
-        if self.head_dim is not None:
-            return self.head_dim
-        return self.d_model // self.num_heads
+        return self.head_dim or self.d_model // self.num_heads
 
     @property
     def dropout_within(self) -> float:
@@ -81,9 +79,8 @@ class TransformerConfig:
                 fits, wanted = value in allowed, f"one of {', '.join(allowed)}"
             else:
                 # Not isinstance: True is an int to Python, and a slip here.
-                fits = type(value) in allowed or (
-                    float in allowed and type(value) is int
-                )
+                takes = (*allowed, int) if float in allowed else allowed
+                fits = type(value) in takes
                 wanted = f"of type {getattr(kind, '__name__', kind)}"
             if not fits:
                 raise ValueError(f"{name} must be {wanted}, not {value!r}")

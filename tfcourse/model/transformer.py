@@ -231,10 +231,8 @@ class Transformer(nn.Module):
             known = ", ".join(get_args(Output))
             raise ValueError(f"output must be one of {known}, not {output!r}")
         given = [part for part in (source, memory) if part is not None]
-        encoder, decoder = (
-            self.config.num_encoder_layers,
-            self.config.num_decoder_layers,
-        )
+        config = self.config
+        encoder, decoder = config.num_encoder_layers, config.num_decoder_layers
         if encoder and decoder and len(given) != 1:
             raise ValueError(
                 "an encoder-decoder takes either source or memory, "

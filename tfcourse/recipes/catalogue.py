@@ -2,11 +2,14 @@
 
 from tfcourse.recipes.classification import SST2
 from tfcourse.recipes.language_model import LANGUAGE_MODEL
+from tfcourse.recipes.pictures import CAPTIONS, DIGITS
 from tfcourse.recipes.task import Recipe
 from tfcourse.recipes.translation import DATES, MULTI30K, SUMMARIES
 
 RECIPES: dict[str, Recipe] = {
+    "captions": CAPTIONS,
     "dates": DATES,
+    "digits": DIGITS,
     "language-model": LANGUAGE_MODEL,
     "multi30k": MULTI30K,
     "sst2": SST2,

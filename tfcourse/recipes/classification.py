@@ -14,7 +14,7 @@ from tfcourse.data.pairs import Batches, label_batch
 from tfcourse.data.tokenizers import AnyTokenizer
 from tfcourse.model.transformer import Transformer
 from tfcourse.recipes.settings import Settings, Training
-from tfcourse.recipes.task import Recipe, Task, defaults, epochs_for
+from tfcourse.recipes.task import Recipe, Task, defaults, for_steps
 from tfcourse.training.history import Best
 from tfcourse.training.mode import mode
 from tfcourse.training.scores import Score, accuracy, mean_score
@@ -45,7 +45,7 @@ def sst2_task(settings: Settings, tokenizer: AnyTokenizer | None) -> Task:
         once = Batches(
             train, tokens, label_batch, size=training.batch, seed=training.seed
         )
-        return replace(once, epochs=epochs_for(training.steps, once.per_epoch))
+        return for_steps(once, training.steps)
 
     return Task(
         tokens,

@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -21,7 +21,7 @@ from tfcourse.model.config import TransformerConfig
 from tfcourse.model.init import init_scaled_normal
 from tfcourse.model.transformer import Transformer
 from tfcourse.recipes.settings import Settings, Training
-from tfcourse.recipes.task import Recipe, Task, defaults, epochs_for
+from tfcourse.recipes.task import Recipe, Task, defaults, for_steps
 from tfcourse.training.history import Best
 from tfcourse.training.mode import mode
 from tfcourse.training.scores import Score, mean_score
@@ -51,7 +51,7 @@ def language_model_task(settings: Settings, tokenizer: AnyTokenizer | None) -> T
 
     def batches() -> Batches:
         once = in_rows(train, tokens, length, training)
-        return replace(once, epochs=epochs_for(training.steps, once.per_epoch))
+        return for_steps(once, training.steps)
 
     def loss(model: Transformer, texts: list[str]) -> Score:
         return loss_per_token(model, in_rows(texts, tokens, length, training))

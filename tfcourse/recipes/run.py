@@ -32,7 +32,13 @@ from tfcourse.training.history import History, Log
 from tfcourse.training.loop import fit
 from tfcourse.training.optimizer import adamw
 from tfcourse.training.recompute import recomputed
-from tfcourse.training.schedules import constant, cosine, inverse_sqrt, linear
+from tfcourse.training.schedules import (
+    constant,
+    cosine,
+    inverse_sqrt,
+    linear,
+    warmup_stable_decay,
+)
 from tfcourse.training.scores import Score
 from tfcourse.training.step import batch_loss
 
@@ -145,6 +151,9 @@ def schedule_of(training: Training) -> Callable[[int], float]:
         "inverse_sqrt": inverse_sqrt,
         "linear": partial(linear, total=training.steps),
         "cosine": partial(cosine, total=training.steps),
+        "warmup_stable_decay": partial(
+            warmup_stable_decay, total=training.steps, decay=training.decay
+        ),
     }
     return partial(shapes[training.schedule], warmup=training.warmup)
 

@@ -13,7 +13,8 @@ from tfcourse.training.compute import Precision
 class Training:
     """How a model is trained: the same keys in all recipes.
 
-    `batch` counts items, `warmup` and the two `..._every` steps. `result` is what the
+    `batch` counts items, `warmup`, the `decay` of warmup_stable_decay and the two
+    `..._every` steps. `result` is what the
     run gives: the mean of the weights of the last `average` checkpoints, or those of
     the best evaluation. `patience` ends it after that many evaluations without a new
     best. A mean loss above `max_loss`, by default three times that of a uniform guess,
@@ -24,8 +25,11 @@ class Training:
     steps: int
     batch: int = 64
     lr: float = 1e-3
-    schedule: Literal["constant", "inverse_sqrt", "linear", "cosine"] = "cosine"
+    schedule: Literal[
+        "constant", "inverse_sqrt", "linear", "cosine", "warmup_stable_decay"
+    ] = "cosine"
     warmup: int = 0
+    decay: int = 0
     weight_decay: float = 0.01
     beta2: float = 0.98
     clip: float | None = 1.0

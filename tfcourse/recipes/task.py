@@ -1,7 +1,7 @@
 """What a recipe is: settings to begin with, and a task made of them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tfcourse.data.pairs import Batches
@@ -52,9 +52,9 @@ class Recipe:
     complete: Complete | None = None
 
 
-def epochs_for(steps: int, per_epoch: int) -> int:
-    """Return how often data must be gone through for so many steps."""
-    return -(-steps // per_epoch)
+def for_steps(once: Batches, steps: int) -> Batches:
+    """Return as many epochs of the batches as so many steps need."""
+    return replace(once, epochs=-(-steps // once.per_epoch))
 
 
 def defaults(data: Any, training: Any, **model: Any) -> Settings:

@@ -13,7 +13,7 @@ from tfcourse.data.pairs import Batches
 from tfcourse.data.tokenizers import AnyTokenizer
 from tfcourse.model.transformer import Transformer
 from tfcourse.recipes.settings import Settings, Training
-from tfcourse.recipes.task import Recipe, Task, defaults, epochs_for
+from tfcourse.recipes.task import Recipe, Task, defaults, for_steps
 from tfcourse.training.evaluation import exact_match, translate
 from tfcourse.training.history import Best
 from tfcourse.training.scores import Score, accuracy, bleu, chrf, rouge
@@ -81,11 +81,14 @@ def multi30k_task(settings: Settings, tokenizer: AnyTokenizer | None) -> Task:
     tokens = tokenizer or _learn(train, data.merges)
 
     def batches() -> Batches:
-        bucketed = BucketedBatches(
-            train, tokens, size=len(train), max_tokens=data.max_tokens
+        once = BucketedBatches(
+            train,
+            tokens,
+            size=len(train),
+            max_tokens=data.max_tokens,
+            seed=training.seed,
         )
-        epochs = epochs_for(training.steps, bucketed.per_epoch)
-        return replace(bucketed, epochs=epochs, seed=training.seed)
+        return for_steps(once, training.steps)
 
     return Task(
         tokens,
@@ -174,7 +177,7 @@ def _learn(pairs: Pairs, merges: int) -> AnyTokenizer:
 def in_batches(items: Pairs, tokenizer: AnyTokenizer, training: Training) -> Batches:
     """Return batches of equal numbers of items, enough for all steps."""
     once = Batches(items, tokenizer, size=training.batch, seed=training.seed)
-    return replace(once, epochs=epochs_for(training.steps, once.per_epoch))
+    return for_steps(once, training.steps)
 
 
 def answer(
