@@ -40,6 +40,16 @@ def test_bleu_is_that_of_papineni_by_hand() -> None:
     assert score.value == pytest.approx(100 * expected)
 
 
+def test_texts_that_are_meant_to_be_tokens_are_not_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tokens = ["a man sits on a bench ."] * 120
+    bleu(tokens, tokens, tokenize="none")
+    assert caplog.text == ""
+    bleu(tokens, tokens)
+    assert "tokenized period" in caplog.text
+
+
 def test_case_and_tokens_are_as_asked_for() -> None:
     assert bleu(["A B, c d e"], ["a b , c d e"]).value < 60
     assert bleu(["A B, c d e"], ["a b , c d e"], lowercase=True).value == (

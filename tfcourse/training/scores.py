@@ -41,9 +41,9 @@ def bleu(
     """
     from sacrebleu.metrics import BLEU
 
-    return _by_sacrebleu(
-        name, BLEU(lowercase=lowercase, tokenize=tokenize), outputs, references
-    )
+    # sacrebleu warns of texts that look like tokens, unless they are meant to be.
+    metric = BLEU(lowercase=lowercase, tokenize=tokenize, force=tokenize == "none")
+    return _by_sacrebleu(name, metric, outputs, references)
 
 
 def chrf(outputs: Sequence[str], references: Sequence[str]) -> Score:
