@@ -37,7 +37,7 @@ export OMP_WAIT_POLICY := PASSIVE
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: FORCE help book serve install lab run refresh test lint unit pages \
-	headless notebooks mutants lock clean distclean
+	headless notebooks seeds mutants lock clean distclean
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -84,6 +84,9 @@ headless: $(VENV)/.all  ## ... chapters by papermill, at the smallest size
 notebooks: $(VENV)/.all  ## ... the notebooks as committed, cell by cell
 	OMP_NUM_THREADS=1 $(PY) -m pytest --nbval-lax --nbval-cell-timeout 600 \
 		--nbval-current-env -n $(JOBS) --dist loadfile notebooks
+
+seeds: $(VENV)/.all  ## do all claims hold with seeds 0 to 4? (some minutes a chapter)
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests/notebooks/test_seeds.py -m seeds -n $(JOBS)
 
 mutants: $(VENV)/.all  ## plant small faults in the model core: do the tests see them?
 	$(PIP) --editable '.[mutants]'

@@ -221,7 +221,6 @@ def test_a_right_model_does_not() -> None:
         assert trained(None, random_texts(60), **DECODER) > math.log(12) - 0.05
 
 
-@pytest.mark.slow
 def test_without_residuals_or_with_late_norms_depth_is_the_matter() -> None:
     draw = torch.Generator().manual_seed(0)
     batches = [reverse(64, length=8, symbols=12, generator=draw) for _ in range(300)]

@@ -222,7 +222,7 @@ CAPTIONS = Recipe(
     "where digits stand in a picture, in words: patches read, a sentence written",
     defaults(
         Captions(),
-        Training(steps=1500, lr=2e-3, warmup=100),
+        Training(steps=3000, lr=1e-3, warmup=100, evaluate_every=500),
         d_model=64,
         num_heads=4,
         d_ff=256,
