@@ -64,7 +64,7 @@ def bytes_kept(run: Run, *inputs: Tensor) -> int:
     """
     known = {tensor.untyped_storage().data_ptr() for tensor in inputs}
     kept: dict[int, int] = {}
-    alive = []  # a storage that is freed may give its address to the next
+    alive: list[object] = []  # a storage that is freed may give its address to the next
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -74,7 +74,7 @@ def bytes_kept(run: Run, *inputs: Tensor) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        alive.append(run())  # type: ignore[arg-type]
+        alive.append(run())
     return sum(kept.values())
 
 
