@@ -14,12 +14,12 @@ PACKAGE = Path(__file__).parents[1] / "tfcourse"
 # Lowest first. `course` and the command have an order among themselves as well.
 FLOORS = (
     "model.config data.files data.download data.unpack",
-    "model.masks model.positions data.tokenizers data.datasets variants.recurrent",
+    "model.masks model.positions data.tokenizers data.datasets variants.recurrent "
+    "variants.scan",
     "model.cache data.pairs data.bpe families variants.flex variants.sparse "
     "variants.tiles variants.translator",
-    "model.attention data.dates data.tasks data.fast_bpe data.buckets "
-    "data.packed data.sentiment data.digits "
-    "variants.linear_attention",
+    "model.attention data.dates data.tasks data.fast_bpe data.buckets data.packed "
+    "data.sentiment data.digits variants.linear_attention",
     "model.layers data.saved data.bundled",
     "model.init training.losses training.schedules training.mode training.generators "
     "training.history training.checkpoint training.averaging training.recompute "
@@ -28,12 +28,11 @@ FLOORS = (
     "generation pretrained training.optimizer training.keeper variants.pictures",
     "probes speculative training.loop training.evaluation recipes.task",
     "recipes.classification recipes.language_model recipes.pictures "
-    "recipes.translation "
-    "course.show course.plots course.exercise course.broken course.broken_decoder "
-    "course.reference",
-    "recipes.catalogue "
-    "course.ledger course.exercise_attention course.exercise_decoder "
-    "course.exercise_masks course.battery",
+    "recipes.translation course.show course.plots course.exercise course.broken "
+    "course.broken_decoder course.reference course.broken_recurrent course.costs",
+    "recipes.catalogue course.ledger course.exercise_attention "
+    "course.exercise_decoder course.exercise_masks course.battery "
+    "course.exercise_parallel",
     "course.exercises course.chapter course.pages course.zoo recipes.run",
     "course.refresh",
     "headless",

@@ -17,6 +17,8 @@ OTHERS = [
     (tasks.addition, {"digits": 3}),
     (tasks.recall, {"pairs": 3, "lag": 4, "symbols": 5}),
     (tasks.hops, {"steps": 3, "symbols": 5}),
+    (tasks.cards, {"steps": 4, "symbols": 6}),
+    (tasks.cups, {"length": 9, "cups": 5}),
     (tasks.parity, {"length": 9}),
 ]
 
@@ -134,6 +136,30 @@ def test_hops_asks_for_the_symbol_so_many_steps_away(steps):
     assert starts == set(range(5))
 
 
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_cards_asks_where_so_many_steps_lead(steps):
+    for row, answer in made(tasks.cards, steps=steps, symbols=6):
+        assert len(row) == 6
+        for place, found in enumerate(answer):
+            at = place
+            for _ in range(steps):
+                at = row[at]
+            assert found == at
+
+
+def test_cups_asks_under_which_cup_the_ball_is():
+    pairs = [(a, b) for a in range(5) for b in range(a + 1, 5)]
+    last = set()
+    for row, answer in made(tasks.cups, length=9, cups=5):
+        cups = ["ball", *"...."]
+        for swap, found in zip(row, answer, strict=True):
+            a, b = pairs[swap]
+            cups[a], cups[b] = cups[b], cups[a]
+            assert cups.index("ball") == found
+        last.add(answer[-1])
+    assert last == set(range(5))
+
+
 def test_parity_asks_whether_the_ones_are_odd():
     answers = []
     for row, answer in made(tasks.parity, length=9):
@@ -162,6 +188,8 @@ def test_no_rows_are_refused(task, sizes):
     [
         (tasks.addition, {"digits": 0}, "digits must be at least 1, not 0"),
         (tasks.parity, {"length": 0}, "length must be at least 1, not 0"),
+        (tasks.cards, {"steps": 0, "symbols": 5}, "steps must be at least 1, not 0"),
+        (tasks.cups, {"length": 3, "cups": 1}, "cups must be at least 2, not 1"),
         (tasks.recall, {"pairs": 0, "lag": 0, "symbols": 5}, "not pairs=0, "),
         (tasks.recall, {"pairs": 6, "lag": 0, "symbols": 5}, "not pairs=6, symbols=5"),
         (tasks.recall, {"pairs": 2, "lag": -1, "symbols": 5}, "lag=-1"),

@@ -19,6 +19,12 @@ from tfcourse.course.exercise_decoder import (
     LOG_PROBABILITY,
 )
 from tfcourse.course.exercise_masks import CAUSAL_MASK
+from tfcourse.course.exercise_parallel import (
+    CACHE_BYTES,
+    JOIN_STEPS,
+    JOIN_TILES,
+    RECURRENT_COST,
+)
 
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise
@@ -27,6 +33,10 @@ EXERCISES: dict[str, Exercise] = {
         SCALED_WEIGHTS,
         SPLIT_HEADS,
         BLOCK_WEIGHTS,
+        RECURRENT_COST,
+        JOIN_TILES,
+        JOIN_STEPS,
+        CACHE_BYTES,
         DECODER_INPUT,
         CROSS_ATTENTION,
         LOG_PROBABILITY,

@@ -150,6 +150,41 @@ def hops(count: int, *, steps: int, symbols: int, generator: torch.Generator) ->
     return Batch(tokens, _at_end(tokens, path[:, steps]))
 
 
+def cards(count: int, *, steps: int, symbols: int, generator: torch.Generator) -> Batch:
+    """Answer at each place with the symbol that so many steps lead to from there.
+
+    Place p holds the number of the place to go to next. A row has `symbols` places,
+    and one step leads to the symbol that a place holds itself.
+    """
+    _check(steps=steps)
+    tokens = _draw(count, symbols, symbols, generator)
+    found = tokens
+    for _ in range(steps - 1):
+        found = tokens.gather(1, found)
+    return Batch(tokens, found)
+
+
+def cups(count: int, *, length: int, cups: int, generator: torch.Generator) -> Batch:
+    """Answer at each place where the ball is, which began under cup 0.
+
+    A symbol stands for two cups that change places: symbol i is the pair number i of
+    (0, 1), (0, 2) ... (cups-2, cups-1). To know where the ball is, one has to follow
+    it: a product of permutations (Merrill et al. 2024). Fewer than 2 cups raise
+    `ValueError`.
+    """
+    if cups < 2:
+        raise ValueError(f"cups must be at least 2, not {cups}")
+    swaps = torch.combinations(torch.arange(cups))
+    tokens = _draw(count, length, len(swaps), generator)
+    ball, seen = torch.zeros(count, dtype=torch.long), []
+    for swap in swaps[tokens].unbind(1):
+        first, second = swap.unbind(1)
+        to_first, to_second = ball == second, ball == first
+        ball = torch.where(to_first, first, torch.where(to_second, second, ball))
+        seen.append(ball)
+    return Batch(tokens, torch.stack(seen, 1))
+
+
 def parity(count: int, *, length: int, generator: torch.Generator) -> Batch:
     """Answer at the last place whether the number of ones is odd: 1, or even: 0."""
     tokens = _draw(count, length, 2, generator)
