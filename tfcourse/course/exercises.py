@@ -19,6 +19,12 @@ from tfcourse.course.exercise_decoder import (
     LOG_PROBABILITY,
 )
 from tfcourse.course.exercise_masks import CAUSAL_MASK
+from tfcourse.course.exercise_selection import (
+    IGNORED_KEYS,
+    MEAN_IN_TILES,
+    NUMBERS_PER_TOKEN,
+    RELEVANT_WEIGHT,
+)
 
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise
@@ -27,6 +33,10 @@ EXERCISES: dict[str, Exercise] = {
         SCALED_WEIGHTS,
         SPLIT_HEADS,
         BLOCK_WEIGHTS,
+        RELEVANT_WEIGHT,
+        IGNORED_KEYS,
+        MEAN_IN_TILES,
+        NUMBERS_PER_TOKEN,
         DECODER_INPUT,
         CROSS_ATTENTION,
         LOG_PROBABILITY,
