@@ -25,6 +25,12 @@ from tfcourse.course.exercise_parallel import (
     JOIN_TILES,
     RECURRENT_COST,
 )
+from tfcourse.course.exercise_selection import (
+    IGNORED_KEYS,
+    MEAN_IN_TILES,
+    NUMBERS_PER_TOKEN,
+    RELEVANT_WEIGHT,
+)
 
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise
@@ -33,6 +39,10 @@ EXERCISES: dict[str, Exercise] = {
         SCALED_WEIGHTS,
         SPLIT_HEADS,
         BLOCK_WEIGHTS,
+        RELEVANT_WEIGHT,
+        IGNORED_KEYS,
+        MEAN_IN_TILES,
+        NUMBERS_PER_TOKEN,
         RECURRENT_COST,
         JOIN_TILES,
         JOIN_STEPS,
