@@ -32,7 +32,7 @@ FLOORS = (
     "course.reference",
     "recipes.catalogue "
     "course.ledger course.exercise_attention course.exercise_decoder "
-    "course.exercise_masks course.battery",
+    "course.exercise_masks course.exercise_positions course.battery",
     "course.exercises course.chapter course.pages course.zoo recipes.run",
     "course.refresh",
     "headless",

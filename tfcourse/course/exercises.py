@@ -19,6 +19,12 @@ from tfcourse.course.exercise_decoder import (
     LOG_PROBABILITY,
 )
 from tfcourse.course.exercise_masks import CAUSAL_MASK
+from tfcourse.course.exercise_positions import (
+    ALIBI_BIAS,
+    PADDED_POSITIONS,
+    ROTARY,
+    SINUSOID_TABLE,
+)
 
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise
@@ -27,6 +33,10 @@ EXERCISES: dict[str, Exercise] = {
         SCALED_WEIGHTS,
         SPLIT_HEADS,
         BLOCK_WEIGHTS,
+        SINUSOID_TABLE,
+        ROTARY,
+        ALIBI_BIAS,
+        PADDED_POSITIONS,
         DECODER_INPUT,
         CROSS_ATTENTION,
         LOG_PROBABILITY,
