@@ -32,7 +32,7 @@ FLOORS = (
     "course.broken_decoder course.reference course.broken_recurrent course.costs",
     "recipes.catalogue course.ledger course.exercise_attention "
     "course.exercise_decoder course.exercise_masks course.battery "
-    "course.exercise_parallel course.exercise_selection",
+    "course.exercise_parallel course.exercise_selection course.exercise_positions",
     "course.exercises course.chapter course.pages course.zoo recipes.run",
     "course.refresh",
     "headless",

@@ -25,6 +25,12 @@ from tfcourse.course.exercise_parallel import (
     JOIN_TILES,
     RECURRENT_COST,
 )
+from tfcourse.course.exercise_positions import (
+    ALIBI_BIAS,
+    PADDED_POSITIONS,
+    ROTARY,
+    SINUSOID_TABLE,
+)
 from tfcourse.course.exercise_selection import (
     IGNORED_KEYS,
     MEAN_IN_TILES,
@@ -39,6 +45,10 @@ EXERCISES: dict[str, Exercise] = {
         SCALED_WEIGHTS,
         SPLIT_HEADS,
         BLOCK_WEIGHTS,
+        SINUSOID_TABLE,
+        ROTARY,
+        ALIBI_BIAS,
+        PADDED_POSITIONS,
         RELEVANT_WEIGHT,
         IGNORED_KEYS,
         MEAN_IN_TILES,
