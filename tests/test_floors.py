@@ -18,7 +18,7 @@ FLOORS = (
     "model.cache data.pairs data.bpe families variants.flex variants.sparse "
     "variants.tiles variants.translator",
     "model.attention data.dates data.tasks data.fast_bpe data.buckets "
-    "data.packed data.sentiment data.digits "
+    "data.packed data.sentiment data.digits data.reports "
     "variants.linear_attention",
     "model.layers data.saved data.bundled",
     "model.init training.losses training.schedules training.mode training.generators "
@@ -29,10 +29,10 @@ FLOORS = (
     "probes speculative training.loop training.evaluation recipes.task",
     "recipes.classification recipes.language_model recipes.translation "
     "course.show course.plots course.exercise course.broken course.broken_decoder "
-    "course.reference",
+    "course.broken_spans course.reference",
     "recipes.catalogue "
     "course.ledger course.exercise_attention course.exercise_decoder "
-    "course.exercise_masks course.battery",
+    "course.exercise_masks course.exercise_text course.battery",
     "course.exercises course.chapter course.pages course.zoo recipes.run",
     "course.refresh",
     "headless",

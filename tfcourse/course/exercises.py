@@ -19,6 +19,7 @@ from tfcourse.course.exercise_decoder import (
     LOG_PROBABILITY,
 )
 from tfcourse.course.exercise_masks import CAUSAL_MASK
+from tfcourse.course.exercise_text import BEST_SPAN, MERGE_PAIR, ROUGE_1
 
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise
@@ -27,6 +28,9 @@ EXERCISES: dict[str, Exercise] = {
         SCALED_WEIGHTS,
         SPLIT_HEADS,
         BLOCK_WEIGHTS,
+        MERGE_PAIR,
+        ROUGE_1,
+        BEST_SPAN,
         DECODER_INPUT,
         CROSS_ATTENTION,
         LOG_PROBABILITY,
