@@ -25,16 +25,14 @@ def test_a_report_has_one_piece_of_news() -> None:
         lines = report.text.removesuffix(" .").split(" . ")
         told = [line for line in lines if line.split()[2] in DID]
         assert told == [report.news]
-        assert len(lines) == len({line.split()[1] for line in lines}) == 4
+        assert len(lines) == len({line.split()[1] for line in lines}) == 3
 
 
 def test_the_news_stands_at_any_place_equally_often() -> None:
     places = Counter(
-        r.text.split(" . ").index(r.news)
-        for r in TRAIN
-        if " ." in r.text and r.news in r.text.split(" . ")
+        r.text.removesuffix(" .").split(" . ").index(r.news) for r in TRAIN
     )
-    assert all(places[place] > 60 for place in range(3))
+    assert all(100 < places[place] < 170 for place in range(3))
 
 
 def test_the_answer_stands_in_the_text_once() -> None:

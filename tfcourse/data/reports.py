@@ -1,6 +1,6 @@
 """Made reports with one piece of news: to summarise, and to answer questions from.
 
-A report is four sentences. Three say where an animal is, "the cat sat on the mat"; one,
+A report is three sentences. Two say where an animal is, "the cat sat on the mat"; one,
 at any place, says what an animal did, "the goat broke the vase". That one is the news.
 """
 
@@ -19,7 +19,7 @@ RESTED, WHERE = ("sat", "lay", "slept", "stood"), ("on", "under", "near", "behin
 DID = ("broke", "stole", "found", "lost")
 THINGS = ("vase", "cake", "key", "ring", "shoe", "drum", "lamp", "kite")
 QUESTIONS = ("who did it ?", "to which thing ?", "what happened ?")
-SENTENCES = 4
+SENTENCES = 3
 
 
 @dataclass(frozen=True)
