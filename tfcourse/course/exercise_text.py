@@ -200,6 +200,10 @@ BEST_SPAN = Exercise(
         _span_case([5.0, 0.0, 2.0, 0.0], [0.0, 1.0, 0.5, 6.0], 3),
         # a better pair begins at the second-best start
         _span_case([3.0, 0.0, 2.5, 0.0, 0.0], [0.0, 0.5, 0.0, 4.0, 0.0], 3),
+        # the best pair has just as many tokens as are allowed
+        _span_case([0.0, 5.0, 0.0, 0.0, 0.0], [0.0, 0.5, 0.0, 6.0, 0.0], 3),
+        # the best pair is much too long
+        _span_case([5.0, 0.0, 0.0, 0.0, 0.0, 1.0], [0.0, 0.2, 0.0, 0.0, 0.0, 6.0], 2),
         (_random(9, 1), _random(9, 2), 4),
     ],
     answer=_answer_span,
