@@ -37,6 +37,7 @@ from tfcourse.course.exercise_selection import (
     NUMBERS_PER_TOKEN,
     RELEVANT_WEIGHT,
 )
+from tfcourse.course.exercise_text import BEST_SPAN, MERGE_PAIR, ROUGE_1
 
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise
@@ -45,6 +46,9 @@ EXERCISES: dict[str, Exercise] = {
         SCALED_WEIGHTS,
         SPLIT_HEADS,
         BLOCK_WEIGHTS,
+        MERGE_PAIR,
+        ROUGE_1,
+        BEST_SPAN,
         RECURRENT_COST,
         JOIN_TILES,
         JOIN_STEPS,
