@@ -19,7 +19,7 @@ FLOORS = (
     "model.cache data.pairs data.bpe families variants.flex variants.sparse "
     "variants.tiles variants.translator",
     "model.attention data.dates data.tasks data.fast_bpe data.buckets data.packed "
-    "data.sentiment data.digits variants.linear_attention",
+    "data.sentiment data.digits variants.linear_attention data.reports",
     "model.layers data.saved data.bundled",
     "model.init training.losses training.schedules training.mode training.generators "
     "training.history training.checkpoint training.averaging training.recompute "
@@ -29,10 +29,12 @@ FLOORS = (
     "probes speculative training.loop training.evaluation recipes.task",
     "recipes.classification recipes.language_model recipes.pictures "
     "recipes.translation course.show course.plots course.exercise course.broken "
-    "course.broken_decoder course.reference course.broken_recurrent course.costs",
+    "course.broken_decoder course.reference course.broken_recurrent course.costs "
+    "course.broken_spans",
     "recipes.catalogue course.ledger course.exercise_attention "
     "course.exercise_decoder course.exercise_masks course.battery "
-    "course.exercise_parallel course.exercise_selection course.exercise_positions",
+    "course.exercise_parallel course.exercise_selection course.exercise_positions "
+    "course.exercise_text",
     "course.exercises course.chapter course.pages course.zoo recipes.run",
     "course.refresh",
     "headless",

@@ -37,6 +37,7 @@ from tfcourse.course.exercise_selection import (
     NUMBERS_PER_TOKEN,
     RELEVANT_WEIGHT,
 )
+from tfcourse.course.exercise_text import BEST_SPAN, MERGE_PAIR, ROUGE_1
 
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise
@@ -53,6 +54,9 @@ EXERCISES: dict[str, Exercise] = {
         IGNORED_KEYS,
         MEAN_IN_TILES,
         NUMBERS_PER_TOKEN,
+        MERGE_PAIR,
+        ROUGE_1,
+        BEST_SPAN,
         SINUSOID_TABLE,
         ROTARY,
         ALIBI_BIAS,
