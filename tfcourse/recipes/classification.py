@@ -1,7 +1,7 @@
 """The recipe of sentiment: an encoder that reads a sentence and names its sense."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -17,7 +17,7 @@ from tfcourse.recipes.settings import Settings, Training
 from tfcourse.recipes.task import Recipe, Task, defaults, for_steps
 from tfcourse.training.history import Best
 from tfcourse.training.mode import mode
-from tfcourse.training.scores import Score, accuracy, mean_score
+from tfcourse.training.scores import Score, accuracy, against_baseline
 
 Pairs = list[tuple[str, str]]
 SENSES = {"0": "negative", "1": "positive"}  # a label is to be one token
@@ -105,15 +105,7 @@ def _scores(
     texts, labels = zip(*test, strict=True)
     mine = classify(model, texts, tokenizer, list(SENSES))
     theirs = baseline(train, texts)
-    ahead = [
-        float(a == label) - float(b == label)
-        for a, b, label in zip(mine, theirs, labels, strict=True)
-    ]
-    return [
-        accuracy(mine, labels),
-        replace(accuracy(theirs, labels), name="of n-grams"),
-        mean_score("difference", ahead, "of the two, on the same sentences"),
-    ]
+    return against_baseline(mine, theirs, labels, "of n-grams")
 
 
 def _score(model: Transformer, pairs: Pairs, tokenizer: AnyTokenizer) -> Score:

@@ -18,7 +18,7 @@ from tfcourse.recipes.settings import Settings, Training
 from tfcourse.recipes.task import Recipe, Task, defaults, for_steps
 from tfcourse.training.history import Best
 from tfcourse.training.mode import mode
-from tfcourse.training.scores import Score, accuracy, mean_score
+from tfcourse.training.scores import Score, accuracy, against_baseline
 from tfcourse.variants.pictures import PictureTransformer
 
 Seen = tuple[Tensor, str]  # a picture [height, width], and what is to be said of it
@@ -171,15 +171,7 @@ def _scores_of_digits(
     pictures, labels = zip(*test, strict=True)
     mine = describe(model, tokenizer, pictures)
     theirs = baseline(train, pictures)
-    ahead = [
-        float(a == label) - float(b == label)
-        for a, b, label in zip(mine, theirs, labels, strict=True)
-    ]
-    return [
-        accuracy(mine, labels),
-        replace(accuracy(theirs, labels), name="of pixels"),
-        mean_score("difference", ahead, "of the two, on the same pictures"),
-    ]
+    return against_baseline(mine, theirs, labels, "of pixels")
 
 
 def _scores_of_captions(

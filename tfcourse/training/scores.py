@@ -1,7 +1,7 @@
 """How good answers are: BLEU, chrF, ROUGE and accuracy, each with its interval."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,25 @@ def accuracy(answers: Sequence[str], references: Sequence[str]) -> Score:
     _check(answers, references)
     right = [a == b for a, b in zip(answers, references, strict=True)]
     return mean_score("accuracy", [float(r) for r in right], f"of {len(right)}")
+
+
+def against_baseline(
+    answers: Sequence[str],
+    theirs: Sequence[str],
+    references: Sequence[str],
+    name: str,
+) -> list[Score]:
+    """Return accuracy, that of a baseline, and by how much the first is better."""
+    _check(theirs, references)
+    ahead = [
+        float(a == right) - float(b == right)
+        for a, b, right in zip(answers, theirs, references, strict=True)
+    ]
+    return [
+        accuracy(answers, references),
+        replace(accuracy(theirs, references), name=name),
+        mean_score("difference", ahead, "of the two, on the same items"),
+    ]
 
 
 def mean_score(name: str, values: Sequence[float], how: str = "") -> Score:
