@@ -60,7 +60,10 @@ def test_values_are_picked_by_size(size: str, value: int, trained: bool) -> None
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"number": 11}, "unknown chapter 11; known: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10"),
+        (
+            {"number": 11},
+            "unknown chapter 11; known: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10b",
+        ),
         ({"size": "tiny"}, "unknown size 'tiny'; known: smoke, laptop, gpu"),
         ({"device": "tpu"}, "unknown device 'tpu'; known: auto, cpu, cuda, mps"),
         ({"seed": -1}, r"from 0 to 2\*\*32 - 1, got -1"),

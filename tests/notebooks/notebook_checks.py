@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from tfcourse.course.ledger import Ledger
+from tfcourse.course.ledger import Key, Ledger
 from tfcourse.course.pages import counted
 from tfcourse.course.show import VERDICTS
 
@@ -49,13 +49,15 @@ CLAIM_LINK = re.compile(r"\[(C\d+)\]\(([^)]*)\)")
 class Committed:
     """A notebook as it lies in the repository, with the ledger it is held against."""
 
-    number: int
+    number: Key
     notebook: NotebookNode
     ledger: Ledger
 
     @classmethod
     def read(cls, path: Path, ledger: Ledger) -> "Committed":
-        return cls(int(path.name[:2]), nbformat.read(path, as_version=4), ledger)
+        named = path.name.partition("_")[0].lstrip("0")
+        number = int(named) if named.isdigit() else named
+        return cls(number, nbformat.read(path, as_version=4), ledger)
 
     @property
     def code(self) -> list[NotebookNode]:
@@ -251,7 +253,7 @@ def _wrong_verdicts(chapter: Committed, ids: list[str], said: str) -> Iterator[s
 
 
 def practice(chapter: Committed) -> Iterator[str]:
-    exercises = re.findall(r"^### Exercise \d+\.\d+ · .+$", chapter.markdown, re.M)
+    exercises = re.findall(r"^### Exercise \d+[a-z]?\.\d+ · .+$", chapter.markdown, re.M)
     checks = chapter.calls("check")
     if len(exercises) < 3 or len(checks) < len(exercises):
         yield f"{len(exercises)} exercises with {len(checks)} checks, not 3 or more"

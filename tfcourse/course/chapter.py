@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tfcourse.course import plots
-from tfcourse.course.ledger import load_ledger
+from tfcourse.course.ledger import Key, load_ledger
 
 SIZES = ("smoke", "laptop", "gpu")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -22,7 +22,7 @@ T = TypeVar("T")
 class Chapter:
     """What the cells of a chapter need to know about this run."""
 
-    number: int
+    number: Key
     size: str
     device: torch.device
     seed: int
@@ -37,14 +37,14 @@ class Chapter:
         return {"smoke": smoke, "laptop": laptop, "gpu": gpu}[self.size]
 
 
-def start(number: int, *, size: str, device: str, seed: int) -> Chapter:
+def start(number: Key, *, size: str, device: str, seed: int) -> Chapter:
     """Check the parameters, seed the generators, fix the threads, set the figure style.
 
     Float sums depend on the number of threads. A chapter on a CPU uses one, so that its
     numbers are the same in JupyterLab, under nbval beside another process, and at the
     next run. Raises ValueError naming what is known when a parameter is not.
     """
-    known = sorted(load_ledger().chapters)
+    known = list(load_ledger().chapters)
     if number not in known:
         raise ValueError(f"unknown chapter {number!r}; known: {_listed(known)}")
     if size not in SIZES:

@@ -20,6 +20,8 @@ from tfcourse.course import show
 LEDGER_FILE = Path(__file__).with_name("ledger.yml")
 VERDICTS = tuple(show.VERDICTS)
 EVIDENCE = ("experiment", "computation", "citation")
+# A chapter's number; the further notebook of a long one has a letter: 10, "10b".
+Key = int | str
 SECTION = re.compile(r"question|main|follow-up [1-9]")
 
 
@@ -32,7 +34,7 @@ class Claim:
     """One row of the ledger: a sentence people say, and what is true of it."""
 
     id: str
-    chapter: int
+    chapter: Key
     section: str
     claim: str
     verdict: str
@@ -62,7 +64,7 @@ class Ledger:
     """All rows by id, the chapters by number, and the names of the sources by key."""
 
     claims: Mapping[str, Claim]
-    chapters: Mapping[int, ChapterTitle]
+    chapters: Mapping[Key, ChapterTitle]
     sources: Mapping[str, str]
 
     def row(self, id_: str) -> Claim:
@@ -72,11 +74,11 @@ class Ledger:
         near = difflib.get_close_matches(str(id_), self.claims, n=3, cutoff=0.3)
         raise ValueError(f"unknown claim {id_!r}; nearest known: {', '.join(near)}")
 
-    def of_chapter(self, number: int) -> list[Claim]:
+    def of_chapter(self, number: Key) -> list[Claim]:
         """Return the rows of a chapter in order."""
         return [row for row in self.claims.values() if row.chapter == number]
 
-    def counts(self, number: int | None = None) -> dict[str, int]:
+    def counts(self, number: Key | None = None) -> dict[str, int]:
         """Return how many rows have each verdict, in one chapter or in all."""
         rows = self.claims.values() if number is None else self.of_chapter(number)
         return {v: sum(row.verdict == v for row in rows) for v in VERDICTS}
@@ -126,7 +128,7 @@ def load_ledger(path: Path = LEDGER_FILE) -> Ledger:
 
 def _read_row(
     entry: Mapping[str, Any],
-    chapters: Mapping[int, ChapterTitle],
+    chapters: Mapping[Key, ChapterTitle],
     sources: Mapping[str, str],
 ) -> Claim:
     id_ = entry.get("id")

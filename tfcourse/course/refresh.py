@@ -29,31 +29,31 @@ VOLATILE = ("execution", "ExecuteTime", "collapsed", "scrolled", "papermill")
 SECONDS = 600  # for one cell
 
 
-def refresh(root: Path, numbers: Sequence[int] = ()) -> list[Path]:
+def refresh(root: Path, keys: Sequence[str] = ()) -> list[Path]:
     """Execute the chapters below `root` (none named: all) and update the pages.
 
     Returns the notebooks. Raises ValueError for an unknown chapter, and what the
     notebook raised (as `CellExecutionError`) when a cell fails; the file then stays as
     it was.
     """
-    paths = find_notebooks(root / "notebooks", numbers)
+    paths = find_notebooks(root / "notebooks", keys)
     for path in tqdm(paths, desc="chapters", disable=not sys.stderr.isatty()):
         replace_file(path, executed(path))
     write_pages(root)
     return paths
 
 
-def find_notebooks(folder: Path, numbers: Sequence[int] = ()) -> list[Path]:
+def find_notebooks(folder: Path, keys: Sequence[str] = ()) -> list[Path]:
     """Return the notebooks of some chapters, in order; none named: of all.
 
-    Raises ValueError naming the numbers without a notebook and those that have one.
+    keys: as a reader types them, "1" or "10b". Raises ValueError naming the keys
+    without a notebook and those that have one.
     """
     paths = sorted(folder.glob("[0-9][0-9]*_*.ipynb"))
-    known = sorted({int(path.name[:2]) for path in paths})
-    unknown = [number for number in numbers if number not in known]
-    if unknown:
-        raise ValueError(f"no notebook for chapter {unknown}; there are: {known}")
-    return [p for p in paths if not numbers or int(p.name[:2]) in numbers]
+    found = {path.stem.partition("_")[0].lstrip("0"): path for path in paths}
+    if unknown := [key for key in keys if key not in found]:
+        raise ValueError(f"no notebook for chapter {unknown}; there are: {[*found]}")
+    return [path for key, path in found.items() if not keys or key in keys]
 
 
 def executed(path: Path) -> str:
@@ -111,11 +111,9 @@ def clean(notebook: NotebookNode, keep_outputs: bool = False) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    known = ", ".join(str(number) for number in load_ledger().chapters)
+    known = ", ".join(map(str, load_ledger().chapters))
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "chapter", nargs="*", type=int, help=f"numbers ({known}); none means all"
-    )
+    parser.add_argument("chapter", nargs="*", help=f"which ({known}); none means all")
     chosen = parser.parse_args(arguments).chapter
     try:
         paths = refresh(Path.cwd(), chosen)
