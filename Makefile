@@ -76,8 +76,9 @@ unit: $(VENV)/.all  ## ... the package and its tests' coverage
 pages: $(VENV)/.all  ## ... the built book, in a browser
 	$(PY) -m pytest tests/book -n $(JOBS) --dist loadfile
 
-headless: $(VENV)/.all  ## ... chapters by papermill, at the smallest size
-	$(PY) -m tfcourse.cli run --size smoke --out runs/smoke
+headless: $(VENV)/.all  ## ... chapters by papermill, smallest size, no network
+	$(PY) tests/without_network.py $(PY) -m tfcourse.cli run --size smoke \
+		--jobs $(JOBS) --timeout 300 --out runs/smoke
 	$(PY) -m papermill --no-progress-bar notebooks/06_encoder_decoder.ipynb \
 		runs/smoke/papermill.ipynb -p size smoke
 

@@ -15,6 +15,7 @@ from tfcourse.cli import app
 from tfcourse.data.datasets import DATASETS
 
 Write = Callable[..., Path]
+KEPT = (".lock", "report.json", "report.md")  # what every run leaves beside its results
 FAILS = 'raise ValueError("not today")'
 
 
@@ -45,9 +46,26 @@ def test_chosen_chapters_run_and_the_others_do_not(
         "run", "01", "1", "--size", "smoke", "--out", out, "--notebooks", folder
     )
     assert (code, errors) == (0, "")
-    assert printed.split()[:3] == ["1", "a", "done"]
+    assert printed.split()[:3] == ["1", "size=smoke", "done"]
     assert printed.split()[-1] == str(out / "01_a.ipynb")
-    assert [path.name for path in out.iterdir()] == ["01_a.ipynb"]
+    assert {path.name for path in out.iterdir()} == {"01_a.ipynb", *KEPT}
+
+
+def test_a_sweep_runs_every_combination_in_a_folder_of_its_own(
+    write_chapter: Write, tmp_path: Path
+) -> None:
+    folder, out = write_chapter("01_a", "print(size, seed)").parent, tmp_path / "out"
+    arguments = ["--sweep", "seed=1..2", "--sweep", "size=smoke", "--jobs", "2"]
+    common = ["run", *arguments, "--out", out, "--notebooks", folder]
+    code, printed, errors = call(*common)
+    assert (code, errors) == (0, "")
+    assert len(printed.splitlines()) == 2
+    written = {str(path.relative_to(out)) for path in out.rglob("*.ipynb")}
+    assert written == {f"seed={n},size=smoke/01_a.ipynb" for n in (1, 2)}
+    assert "| 1 seed=2 size=smoke | done |" in (out / "report.md").read_text()
+    code, printed, _ = call(*common, "--resume")
+    assert code == 0
+    assert printed.count("  kept  ") == 2
 
 
 def test_a_failing_chapter_does_not_stop_the_others(
@@ -58,9 +76,9 @@ def test_a_failing_chapter_does_not_stop_the_others(
     out = tmp_path / "out"
     code, printed, errors = call("run", "--out", out, "--notebooks", folder)
     assert code == 1
-    assert [line.split()[1:3] for line in printed.splitlines()] == [
-        ["a", "failed"],
-        ["b", "done"],
+    assert [line.split()[:2] for line in printed.splitlines()] == [
+        ["1", "failed"],
+        ["2", "done"],
     ]
     assert errors == (
         f"tfcourse: 01_a.ipynb: cell [2] `{FAILS}` raised ValueError: not today\n"
@@ -68,6 +86,7 @@ def test_a_failing_chapter_does_not_stop_the_others(
     assert {path.name for path in out.iterdir()} == {
         "01_a.failed.ipynb",
         "02_b.ipynb",
+        *KEPT,
     }
 
 
@@ -81,6 +100,11 @@ def test_a_failing_chapter_does_not_stop_the_others(
         (["--seed", "first"], "seed must be of type int, not 'first'"),
         (["-p", "steps=3"], "unknown parameter steps for 01_a.ipynb; known: size, "),
         (["-p", "seed"], "-p takes name=value, not 'seed'"),
+        (["--sweep", "seed=1,x"], "seed must be of type int, not 'x'"),
+        (["--sweep", "size=smoke,"], "--sweep size=smoke, has no values, or an empty"),
+        (["--sweep", "seed=3..1"], "--sweep seed=3..1 has no values"),
+        (["--sweep", "seed"], "--sweep takes name=value, not 'seed'"),
+        (["--seed", "1", "--sweep", "seed=1,2"], "seed is given a value and swept"),
         (["1", "2", "-p", "seed=x"], "seed must be of type int, not 'x'"),
     ],
 )

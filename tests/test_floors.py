@@ -38,6 +38,7 @@ FLOORS = (
     "course.exercises course.chapter course.pages course.zoo recipes.run",
     "course.refresh",
     "headless",
+    "batch",
     "cli",
 )
 FLOOR = {

@@ -1,5 +1,6 @@
 """The `tfcourse` command: chapters, data for them, and models trained by recipes."""
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import tfcourse
-from tfcourse import headless
+from tfcourse import batch, headless
 from tfcourse.data.datasets import DATASETS, cache_folder, fetch_dataset, is_here
 from tfcourse.data.download import DownloadError
 
@@ -72,31 +73,97 @@ def run(
     parameter: Annotated[
         list[str] | None, typer.Option("--parameter", "-p", metavar="NAME=VALUE")
     ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUES", help="As seed=0..9, or size=smoke,laptop."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs"),
+    jobs: Annotated[int, typer.Option(min=1, help="Chapters at once.")] = 1,
+    timeout: Annotated[
+        float | None, typer.Option(min=1, help="Seconds for a chapter.")
+    ] = None,
+    retry: Annotated[int, typer.Option(min=0, help="More tries after a failure.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave what is done and has not changed.")
+    ] = False,
+    dask: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Of a Dask scheduler.")
+    ] = None,
     notebooks: Folder = None,
 ) -> None:
     """Execute chapters; what is not given stays as the notebook has it.
 
-    Exit code 0: all ran; 1: some failed; 2: refused before anything ran.
+    report.json and report.md in the folder say what became of each. Exit code 0: all
+    ran; 1: some failed; 2: refused before anything ran; 130: stopped.
     """
     common = {"size": size, "device": device, "seed": seed}
     try:
         given = {k: v for k, v in common.items() if v is not None}
         given |= _pairs(parameter or [])
         chosen = _choose(headless.chapters(notebooks), keys or [])
-        checked = [headless.check_parameters(one.path, given) for one in chosen]
-        failed = [not _run(*job, out) for job in zip(chosen, checked, strict=True)]
+        planned = _plan(chosen, given, _sweeps(sweep or []), out.resolve())
+        with _Bars() as bars:
+            outcomes = batch.run_all(
+                planned,
+                out,
+                at_once=jobs,
+                timeout=timeout,
+                retry=retry,
+                resume=resume,
+                dask=dask,
+                progress=bars.move if sys.stderr.isatty() else None,
+                finished=bars.end,
+            )
     except ValueError as error:
         _refuse(error)
-    raise typer.Exit(any(failed))
+    except KeyboardInterrupt:
+        typer.echo(
+            f"tfcourse: stopped; {out / batch.REPORT} has what is done", err=True
+        )
+        raise typer.Exit(130) from None
+    raise typer.Exit(any(one.state != "done" for one in outcomes))
 
 
-def _pairs(parameters: list[str]) -> dict[str, str]:
+def _plan(
+    chosen: list[headless.Notebook],
+    given: dict[str, str],
+    sweeps: dict[str, list[str]],
+    out: Path,
+) -> list[batch.Job]:
+    """Return the jobs, in folders of their own where there is a sweep."""
+    if twice := sorted(set(given) & set(sweeps)):
+        raise ValueError(f"{', '.join(twice)} is given a value and swept: choose one")
+    planned = []
+    for point in batch.grid(sweeps):
+        folder = out / ",".join(f"{name}={value}" for name, value in point.items())
+        for one in chosen:
+            checked = headless.check_parameters(one.path, given | point)
+            planned.append(batch.Job(one, checked, folder))
+    return planned
+
+
+def _sweeps(texts: list[str]) -> dict[str, list[str]]:
+    """Read `seed=0..9` and `size=smoke,laptop`."""
+    sweeps = {}
+    for name, values in _pairs(texts, "--sweep").items():
+        ends = re.fullmatch(r"(\d+)\.\.(\d+)", values)
+        found = (
+            [str(n) for n in range(int(ends[1]), int(ends[2]) + 1)]
+            if ends
+            else list(dict.fromkeys(values.split(",")))
+        )
+        if not found or "" in found:
+            raise ValueError(f"--sweep {name}={values} has no values, or an empty one")
+        sweeps[name] = found
+    return sweeps
+
+
+def _pairs(texts: list[str], option: str = "-p") -> dict[str, str]:
     """Take `name=value` apart; raises ValueError where there is no `=`."""
-    for text in parameters:
+    for text in texts:
         if "=" not in text:
-            raise ValueError(f"-p takes name=value, not {text!r}")
-    return {name: value for name, _, value in (p.partition("=") for p in parameters)}
+            raise ValueError(f"{option} takes name=value, not {text!r}")
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}
 
 
 def _choose(
@@ -115,16 +182,37 @@ def _choose(
     return [found[key] for key in wanted]
 
 
-def _run(notebook: headless.Notebook, parameters: dict[str, Any], out: Path) -> bool:
-    """Execute one chapter, print a line about it; return whether it succeeded."""
-    progress = sys.stderr.isatty()
-    result = headless.run_chapter(notebook, out, parameters, progress=progress)
-    word = "failed" if result.error else "done"
-    line = f"{notebook.key:>3}  {notebook.name}  {word}  {result.seconds:.1f} s"
-    typer.echo(f"{line}  {result.output}")
-    if result.error:
-        typer.echo(f"tfcourse: {notebook.path.name}: {result.error}", err=True)
-    return result.error is None
+class _Bars:
+    """A bar of cells for each chapter that runs, and a line for each that has ended."""
+
+    def __init__(self) -> None:
+        self._bars: dict[str, Any] = {}
+
+    def __enter__(self) -> "_Bars":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for bar in self._bars.values():
+            bar.close()
+
+    def move(self, job: batch.Job, cells: int, total: int) -> None:
+        """Draw how far a chapter is."""
+        from tqdm import tqdm
+
+        if job.name not in self._bars:
+            self._bars[job.name] = tqdm(total=total, desc=job.name, leave=False)
+        bar = self._bars[job.name]
+        bar.n = cells
+        bar.refresh()
+
+    def end(self, one: batch.Outcome) -> None:
+        """Say what became of a chapter."""
+        if one.job in self._bars:
+            self._bars.pop(one.job).close()
+        word = "kept" if one.kept else one.state
+        typer.echo(f"{one.job:<12}  {word}  {one.seconds:.1f} s  {one.output}")
+        if one.error:
+            typer.echo(f"tfcourse: {one.chapter}.ipynb: {one.error}", err=True)
 
 
 Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="As `tfcourse recipes`.")]

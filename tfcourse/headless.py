@@ -117,13 +117,14 @@ def run_chapter(
     out: Path,
     parameters: Mapping[str, Any],
     *,
-    progress: bool = False,
+    progress: Mapping[str, Any] | None = None,
 ) -> Result:
     """Execute a chapter into `out`, under the notebook's own file name.
 
     It is written cell by cell as `NN_name.running.ipynb`, and in the end renamed to
     `NN_name.ipynb`, or `NN_name.failed.ipynb`. A failure is reported, not raised, so
-    that other chapters still run. Raises ValueError if `out` is the notebooks' folder.
+    that other chapters still run. progress: how tqdm draws a bar of cells. Raises
+    ValueError if `out` is the notebooks' folder.
     """
     from papermill import execute_notebook
 
@@ -140,7 +141,7 @@ def run_chapter(
             running,
             parameters=dict(parameters),
             cwd=notebook.path.parent,
-            progress_bar=progress and {"desc": f"{notebook.key} {notebook.name}"},
+            progress_bar=dict(progress) if progress else False,
             extra_arguments=["--log-level=CRITICAL"],  # of the kernel, on stderr
         )
         output.unlink(missing_ok=True)
