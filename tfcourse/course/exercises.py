@@ -31,6 +31,12 @@ from tfcourse.course.exercise_positions import (
     ROTARY,
     SINUSOID_TABLE,
 )
+from tfcourse.course.exercise_reach import (
+    EFFECTIVE_CONTEXT,
+    FORGET_BIAS,
+    INPUTS_IN_REACH,
+    NEEDED_LEAD,
+)
 from tfcourse.course.exercise_selection import (
     IGNORED_KEYS,
     MEAN_IN_TILES,
@@ -65,6 +71,10 @@ EXERCISES: dict[str, Exercise] = {
         CROSS_ATTENTION,
         LOG_PROBABILITY,
         CACHED_NUMBERS,
+        INPUTS_IN_REACH,
+        NEEDED_LEAD,
+        FORGET_BIAS,
+        EFFECTIVE_CONTEXT,
     )
 }
 
