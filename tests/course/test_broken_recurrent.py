@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tfcourse.course.broken_recurrent import state_kept_between_calls
+from tfcourse.course.broken_recurrent import gradient_cut, state_kept_between_calls
 from tfcourse.probes import assert_deterministic
 from tfcourse.variants.recurrent import Kind, RecurrentLM
 
@@ -45,3 +45,37 @@ def test_a_state_that_is_given_counts() -> None:
     with state_kept_between_calls(model):
         model(TOKENS.flip(1))
         assert torch.equal(model.step(TOKENS, state)[0], healthy)
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+def test_a_cut_gradient_shows_in_no_output(kind: Kind) -> None:
+    model = RecurrentLM(vocab_size=9, d_model=8, kind=kind).eval()
+    healthy, state = model.step(TOKENS)
+    with gradient_cut(model, every=2):
+        cut, last = model.step(TOKENS)
+    torch.testing.assert_close(cut, healthy)
+    torch.testing.assert_close(last, state)
+
+
+def test_tokens_before_the_cut_get_no_gradient_at_all() -> None:
+    model = RecurrentLM(vocab_size=9, d_model=8, kind="gru")
+    reacts = _tokens_with_gradient(model)
+    with gradient_cut(model, every=2):  # 3 1 | 4 1 | 5
+        assert _tokens_with_gradient(model) == [5]
+    with gradient_cut(model, every=3):  # 3 1 4 | 1 5
+        assert _tokens_with_gradient(model) == [1, 5]
+    assert reacts == _tokens_with_gradient(model) == [1, 3, 4, 5]
+
+
+def _tokens_with_gradient(model: RecurrentLM) -> list[int]:
+    model.zero_grad()
+    model(TOKENS)[0, -1].logsumexp(0).backward()
+    gradient = model.embedding.weight.grad
+    assert gradient is not None
+    return [int(token) for token in gradient.norm(dim=-1).nonzero()]
+
+
+def test_pieces_of_no_length_are_refused() -> None:
+    model = RecurrentLM(vocab_size=9, d_model=8)
+    with pytest.raises(ValueError, match="every must be at least 1, not 0"):
+        gradient_cut(model, every=0).__enter__()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
 
+import torch
 from torch import Tensor
 
 from tfcourse.variants.recurrent import RecurrentLM, State
@@ -23,3 +24,33 @@ def state_kept_between_calls(model: RecurrentLM) -> Iterator[None]:
 
     with patch.object(model, "step", wrong):
         yield
+
+
+@contextmanager
+def gradient_cut(model: RecurrentLM, *, every: int) -> Iterator[None]:
+    """Detach the state after each `every` tokens: right outputs, gradients cut off.
+
+    An `every` below 1 raises `ValueError`.
+    """
+    if every < 1:
+        raise ValueError(f"every must be at least 1, not {every}")
+    right = model.step
+
+    def wrong(tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        parts = []
+        for piece in tokens.split(every, dim=1):
+            logits, state = right(piece, state)
+            state = _detached(state)
+            parts.append(logits)
+        assert state is not None
+        return torch.cat(parts, dim=1), state
+
+    with patch.object(model, "step", wrong):
+        yield
+
+
+def _detached(state: State) -> State:
+    if isinstance(state, Tensor):
+        return state.detach()
+    hidden, cell = state
+    return hidden.detach(), cell.detach()
