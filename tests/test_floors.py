@@ -34,7 +34,7 @@ FLOORS = (
     "recipes.catalogue course.ledger course.exercise_attention "
     "course.exercise_decoder course.exercise_masks course.battery "
     "course.exercise_parallel course.exercise_selection course.exercise_positions "
-    "course.exercise_text",
+    "course.exercise_text course.exercise_scaling",
     "course.exercises course.chapter course.pages course.zoo recipes.run",
     "course.refresh",
     "headless",

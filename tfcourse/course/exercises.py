@@ -31,6 +31,12 @@ from tfcourse.course.exercise_positions import (
     ROTARY,
     SINUSOID_TABLE,
 )
+from tfcourse.course.exercise_scaling import (
+    BYTES_EACH,
+    COMPUTE_OPTIMAL,
+    POWER_LAW,
+    TRAINING_DAYS,
+)
 from tfcourse.course.exercise_selection import (
     IGNORED_KEYS,
     MEAN_IN_TILES,
@@ -65,6 +71,10 @@ EXERCISES: dict[str, Exercise] = {
         CROSS_ATTENTION,
         LOG_PROBABILITY,
         CACHED_NUMBERS,
+        TRAINING_DAYS,
+        POWER_LAW,
+        COMPUTE_OPTIMAL,
+        BYTES_EACH,
     )
 }
 
