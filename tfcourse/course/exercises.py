@@ -38,6 +38,12 @@ from tfcourse.course.exercise_selection import (
     RELEVANT_WEIGHT,
 )
 from tfcourse.course.exercise_text import BEST_SPAN, MERGE_PAIR, ROUGE_1
+from tfcourse.course.exercise_variants import (
+    BALANCE,
+    INTENSITY,
+    RUNNING_ATTENTION,
+    TOKENS_IN_REACH,
+)
 
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise
@@ -65,6 +71,10 @@ EXERCISES: dict[str, Exercise] = {
         CROSS_ATTENTION,
         LOG_PROBABILITY,
         CACHED_NUMBERS,
+        TOKENS_IN_REACH,
+        RUNNING_ATTENTION,
+        INTENSITY,
+        BALANCE,
     )
 }
 
