@@ -31,6 +31,18 @@ from tfcourse.course.exercise_positions import (
     ROTARY,
     SINUSOID_TABLE,
 )
+from tfcourse.course.exercise_reach import (
+    EFFECTIVE_CONTEXT,
+    FORGET_BIAS,
+    INPUTS_IN_REACH,
+    NEEDED_LEAD,
+)
+from tfcourse.course.exercise_scaling import (
+    BYTES_EACH,
+    COMPUTE_OPTIMAL,
+    POWER_LAW,
+    TRAINING_DAYS,
+)
 from tfcourse.course.exercise_selection import (
     IGNORED_KEYS,
     MEAN_IN_TILES,
@@ -38,6 +50,12 @@ from tfcourse.course.exercise_selection import (
     RELEVANT_WEIGHT,
 )
 from tfcourse.course.exercise_text import BEST_SPAN, MERGE_PAIR, ROUGE_1
+from tfcourse.course.exercise_variants import (
+    BALANCE,
+    INTENSITY,
+    RUNNING_ATTENTION,
+    TOKENS_IN_REACH,
+)
 
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise
@@ -65,6 +83,18 @@ EXERCISES: dict[str, Exercise] = {
         CROSS_ATTENTION,
         LOG_PROBABILITY,
         CACHED_NUMBERS,
+        INPUTS_IN_REACH,
+        NEEDED_LEAD,
+        FORGET_BIAS,
+        EFFECTIVE_CONTEXT,
+        TRAINING_DAYS,
+        POWER_LAW,
+        COMPUTE_OPTIMAL,
+        BYTES_EACH,
+        TOKENS_IN_REACH,
+        RUNNING_ATTENTION,
+        INTENSITY,
+        BALANCE,
     )
 }
 
