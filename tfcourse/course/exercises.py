@@ -12,6 +12,12 @@ from tfcourse.course.exercise_attention import (
     SCALED_WEIGHTS,
     SPLIT_HEADS,
 )
+from tfcourse.course.exercise_beyond import (
+    CUT_PATCHES,
+    FORGETTING,
+    IMPORTANCE,
+    NEXT_ITEM,
+)
 from tfcourse.course.exercise_decoder import (
     CACHED_NUMBERS,
     CROSS_ATTENTION,
@@ -65,6 +71,10 @@ EXERCISES: dict[str, Exercise] = {
         CROSS_ATTENTION,
         LOG_PROBABILITY,
         CACHED_NUMBERS,
+        CUT_PATCHES,
+        NEXT_ITEM,
+        IMPORTANCE,
+        FORGETTING,
     )
 }
 
