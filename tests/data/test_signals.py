@@ -98,7 +98,7 @@ def test_sessions_that_cannot_be_are_refused(wrong: dict) -> None:
 
 
 def test_the_label_says_which_motif_stands_first() -> None:
-    rows, labels = two_motifs(300, length=20, by_order=True, generator=generator())
+    rows, labels = two_motifs(300, length=30, by_order=True, generator=generator())
     assert 100 < labels.sum() < 200
     for row, label in zip(rows, labels.tolist(), strict=True):
         # chance may write a motif once more, so look for one pair in that order
@@ -107,7 +107,7 @@ def test_the_label_says_which_motif_stands_first() -> None:
 
 
 def test_the_label_says_whether_both_motifs_are_there() -> None:
-    rows, labels = two_motifs(300, length=24, by_order=False, generator=generator())
+    rows, labels = two_motifs(300, length=32, by_order=False, generator=generator())
     found = [("TTGACA" in text(row), "TATAAT" in text(row)) for row in rows]
     assert all(first for first, _ in found)
     agree = [
@@ -118,4 +118,4 @@ def test_the_label_says_whether_both_motifs_are_there() -> None:
 
 def test_motifs_need_room() -> None:
     with pytest.raises(ValueError, match="room for two motifs"):
-        two_motifs(3, length=11, by_order=True, generator=generator())
+        two_motifs(3, length=26, by_order=True, generator=generator())

@@ -116,14 +116,16 @@ def two_motifs(
 ) -> tuple[Int[Tensor, "count length"], Int[Tensor, " count"]]:
     """Return random DNA with two motifs in it, and what is to be told of each row.
 
-    Rows are numbers into BASES; the motifs, of equal length, stand apart at random
-    places. `by_order`: the label is 1 where the first motif stands first, and 0 where
+    Rows are numbers into BASES; the motifs, of equal length, stand at random places, so
+    far from each other and from the ends that no piece as long as a motif tells their
+    order. `by_order`: the label is 1 where the first motif stands first, and 0 where
     it stands second. Otherwise it is 1 where both are there and 0 where the second is
     missing. A `length` without room for both raises `ValueError`.
     """
     first, second = (torch.tensor([*map(BASES.index, motif)]) for motif in motifs)
     size = len(first)
-    spare = length - 2 * size
+    apart = size - 1
+    spare = length - 2 * size - 3 * apart
     if spare < 0 or len(second) != size or count < 1:
         raise ValueError(
             "two_motifs needs a count and room for two motifs of equal length, not "
@@ -132,7 +134,7 @@ def two_motifs(
     labels = torch.randint(2, (count,), generator=generator)
     bases = torch.randint(len(BASES), (count, length), generator=generator)
     starts = torch.randint(spare + 1, (count, 2), generator=generator).sort(1).values
-    places = starts + torch.tensor([0, size])
+    places = starts + torch.tensor([apart, 2 * apart + size])
     if by_order:
         places = torch.where(labels[:, None] == 1, places, places.flip(1))
     for place, motif in zip(places.unbind(1), (first, second), strict=True):
