@@ -17,7 +17,7 @@ FLOORS = (
     "model.masks model.positions data.tokenizers data.datasets variants.recurrent "
     "variants.scan",
     "model.cache data.pairs data.bpe families variants.flex variants.sparse "
-    "variants.tiles variants.translator",
+    "variants.tiles variants.translator data.signals",
     "model.attention data.dates data.tasks data.fast_bpe data.buckets data.packed "
     "data.sentiment data.digits variants.linear_attention data.reports",
     "model.layers data.saved data.bundled",
@@ -25,17 +25,18 @@ FLOORS = (
     "training.history training.checkpoint training.averaging training.recompute "
     "training.compute training.scores variants.experts",
     "model.transformer training.state training.step recipes.settings",
-    "generation pretrained training.optimizer training.keeper variants.pictures",
+    "generation pretrained training.optimizer training.keeper variants.pictures "
+    "variants.reader",
     "probes speculative training.loop training.evaluation recipes.task",
     "recipes.classification recipes.language_model recipes.pictures "
     "recipes.translation course.show course.plots course.exercise course.broken "
     "course.broken_decoder course.reference course.broken_recurrent course.costs "
-    "course.broken_spans course.broken_variants",
+    "course.broken_spans course.broken_variants course.broken_reader",
     "recipes.catalogue course.ledger course.exercise_attention "
     "course.exercise_decoder course.exercise_masks course.battery "
     "course.exercise_parallel course.exercise_selection course.exercise_positions "
     "course.exercise_text course.exercise_reach course.exercise_scaling "
-    "course.exercise_variants",
+    "course.exercise_variants course.exercise_beyond",
     "course.exercises course.chapter course.pages course.zoo recipes.run",
     "course.refresh",
     "headless",

@@ -56,6 +56,12 @@ from tfcourse.course.exercise_variants import (
     RUNNING_ATTENTION,
     TOKENS_IN_REACH,
 )
+from tfcourse.course.exercise_beyond import (
+    CUT_PATCHES,
+    FORGETTING,
+    IMPORTANCE,
+    NEXT_ITEM,
+)
 
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise
@@ -95,6 +101,10 @@ EXERCISES: dict[str, Exercise] = {
         RUNNING_ATTENTION,
         INTENSITY,
         BALANCE,
+        CUT_PATCHES,
+        NEXT_ITEM,
+        IMPORTANCE,
+        FORGETTING,
     )
 }
 
