@@ -12,6 +12,12 @@ from tfcourse.course.exercise_attention import (
     SCALED_WEIGHTS,
     SPLIT_HEADS,
 )
+from tfcourse.course.exercise_beyond import (
+    CUT_PATCHES,
+    FORGETTING,
+    IMPORTANCE,
+    NEXT_ITEM,
+)
 from tfcourse.course.exercise_decoder import (
     CACHED_NUMBERS,
     CROSS_ATTENTION,
@@ -55,12 +61,6 @@ from tfcourse.course.exercise_variants import (
     INTENSITY,
     RUNNING_ATTENTION,
     TOKENS_IN_REACH,
-)
-from tfcourse.course.exercise_beyond import (
-    CUT_PATCHES,
-    FORGETTING,
-    IMPORTANCE,
-    NEXT_ITEM,
 )
 
 EXERCISES: dict[str, Exercise] = {
