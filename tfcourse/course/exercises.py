@@ -19,6 +19,12 @@ from tfcourse.course.exercise_decoder import (
     LOG_PROBABILITY,
 )
 from tfcourse.course.exercise_masks import CAUSAL_MASK
+from tfcourse.course.exercise_optimization import (
+    ACCUMULATED_LOSS,
+    ADAMW_STEP,
+    CLIP_GRADIENTS,
+    LEARNING_RATE,
+)
 from tfcourse.course.exercise_parallel import (
     CACHE_BYTES,
     JOIN_STEPS,
@@ -65,6 +71,10 @@ EXERCISES: dict[str, Exercise] = {
         CROSS_ATTENTION,
         LOG_PROBABILITY,
         CACHED_NUMBERS,
+        LEARNING_RATE,
+        CLIP_GRADIENTS,
+        ADAMW_STEP,
+        ACCUMULATED_LOSS,
     )
 }
 
