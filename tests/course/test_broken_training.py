@@ -14,8 +14,15 @@ from tfcourse.training.step import train_step
 def norm_ratio() -> float:
     """Gradient norm of a second step over the first's, at a rate of zero."""
     torch.manual_seed(0)
-    sizes = dict(vocab_size=8, d_model=16, num_heads=2, d_ff=32, max_seq_len=6)
-    model = Transformer(TransformerConfig(**sizes, num_encoder_layers=1))
+    config = TransformerConfig(
+        vocab_size=8,
+        d_model=16,
+        num_heads=2,
+        d_ff=32,
+        max_seq_len=6,
+        num_encoder_layers=1,
+    )
+    model = Transformer(config)
     tokens = torch.randint(8, (4, 6))
     optimizer = adamw(model, lr=0.0)
     one, two = (

@@ -219,8 +219,8 @@ ADAMW_STEP = Exercise(
         "this is L2, in the gradient: the decay would be divided by the gradient's "
         "size": _l2_in_gradient,
         "the decay is not multiplied by the learning rate": _decay_without_rate,
-        "the decay is missing": lambda w, g, m, v, step, lr, decay: (
-            _answer_adamw(w, g, m, v, step, lr, 0.0)
+        "the decay is missing": lambda w, g, m, v, step, lr, decay: _answer_adamw(
+            w, g, m, v, step, lr, 0.0
         ),
         "the root is missing: v is a mean of squares": _no_root,
         "this divides the gradient itself: take its running mean": _raw_gradient,
