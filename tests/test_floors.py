@@ -31,12 +31,13 @@ FLOORS = (
     "recipes.classification recipes.language_model recipes.pictures "
     "recipes.translation course.show course.plots course.exercise course.broken "
     "course.broken_decoder course.reference course.broken_recurrent course.costs "
-    "course.broken_spans course.broken_variants course.broken_reader",
+    "course.broken_spans course.broken_variants course.broken_reader "
+    "course.broken_training",
     "recipes.catalogue course.ledger course.exercise_attention "
     "course.exercise_decoder course.exercise_masks course.battery "
     "course.exercise_parallel course.exercise_selection course.exercise_positions "
     "course.exercise_text course.exercise_reach course.exercise_scaling "
-    "course.exercise_variants course.exercise_beyond",
+    "course.exercise_variants course.exercise_beyond course.exercise_optimization",
     "course.exercises course.chapter course.pages course.zoo recipes.run",
     "course.refresh",
     "headless",

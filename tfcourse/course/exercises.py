@@ -62,6 +62,12 @@ from tfcourse.course.exercise_variants import (
     RUNNING_ATTENTION,
     TOKENS_IN_REACH,
 )
+from tfcourse.course.exercise_optimization import (
+    ACCUMULATED_LOSS,
+    ADAMW_STEP,
+    CLIP_GRADIENTS,
+    LEARNING_RATE,
+)
 
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise
@@ -105,6 +111,10 @@ EXERCISES: dict[str, Exercise] = {
         NEXT_ITEM,
         IMPORTANCE,
         FORGETTING,
+        LEARNING_RATE,
+        CLIP_GRADIENTS,
+        ADAMW_STEP,
+        ACCUMULATED_LOSS,
     )
 }
 
