@@ -25,6 +25,12 @@ from tfcourse.course.exercise_decoder import (
     LOG_PROBABILITY,
 )
 from tfcourse.course.exercise_masks import CAUSAL_MASK
+from tfcourse.course.exercise_optimization import (
+    ACCUMULATED_LOSS,
+    ADAMW_STEP,
+    CLIP_GRADIENTS,
+    LEARNING_RATE,
+)
 from tfcourse.course.exercise_parallel import (
     CACHE_BYTES,
     JOIN_STEPS,
@@ -61,12 +67,6 @@ from tfcourse.course.exercise_variants import (
     INTENSITY,
     RUNNING_ATTENTION,
     TOKENS_IN_REACH,
-)
-from tfcourse.course.exercise_optimization import (
-    ACCUMULATED_LOSS,
-    ADAMW_STEP,
-    CLIP_GRADIENTS,
-    LEARNING_RATE,
 )
 
 EXERCISES: dict[str, Exercise] = {
