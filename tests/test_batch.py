@@ -214,7 +214,11 @@ def test_a_stopped_run_leaves_no_kernel_and_no_half_notebook(
     out, pid_file = tmp_path / "out", folder / "kernel.pid"
     command = [sys.executable, "-m", "tfcourse.cli", "run", "--notebooks", str(folder)]
     run = subprocess.Popen(
-        [*command, "--out", str(out)], stderr=subprocess.PIPE, text=True
+        [*command, "--out", str(out)],
+        stderr=subprocess.PIPE,
+        text=True,
+        # xdist ignores SIGINT in its workers, and a child inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert wait_until(lambda: pid_file.exists() and pid_file.read_text() != "")
     run.send_signal(number)

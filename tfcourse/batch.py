@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
@@ -22,10 +23,11 @@ from pathlib import Path
 from signal import SIGTERM, getsignal, signal
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 from tfcourse.course.pages import replace_file
-from tfcourse.headless import Notebook, run_chapter
+from tfcourse.headless import Notebook, run_chapter, running_file
 
 REPORT = "report.json"
 CONNECT = 20.0  # seconds to wait for a scheduler
@@ -237,9 +239,12 @@ def _talk(
     with suppress(BrokenPipeError):
         worker.stdin.close()
     worker.stdout.close()
+    failed = job.out / f"{job.notebook.path.stem}.failed.ipynb"
+    with suppress(OSError):  # of a process that was killed
+        running_file(job.notebook, job.out, worker.pid).replace(failed)
     return result or {
         "seconds": 0.0,
-        "output": str(job.out / f"{job.notebook.path.stem}.failed.ipynb"),
+        "output": str(failed),
         "memory": None,
         "error": f"its process ended without a result, exit code {worker.returncode}",
     }
@@ -490,28 +495,46 @@ def readable(outcomes: Sequence[Outcome]) -> str:
 def work() -> None:
     """Execute the job that stands on stdin; print cells done, and a last line of JSON.
 
-    When stdin ends, whoever asked is gone: the kernel is ended, and so are we.
+    SIGTERM ends the kernel, which papermill then reports as dead. When stdin ends,
+    whoever asked is gone, and nothing is left of the job.
     """
     task = json.loads(sys.stdin.readline())
+    notebook, out = Notebook(task["key"], task["name"], Path(task["path"])), task["out"]
+    # The kernel inherits descriptor 1. It must not hold the caller's end of the pipe.
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
     def watch() -> None:
         sys.stdin.read()
-        os.kill(os.getpid(), SIGTERM)
+        _kill_children()
+        running_file(notebook, Path(out)).unlink(missing_ok=True)
+        os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    notebook = Notebook(task["key"], task["name"], Path(task["path"]))
-    bar = {"file": sys.stdout, "bar_format": "{n_fmt}/{total_fmt}", "mininterval": 0}
-    with _terminable():  # papermill ends its kernel when an exception passes through
-        found = run_chapter(
-            notebook, Path(task["out"]), task["parameters"], progress=bar
-        )
+    signal(SIGTERM, lambda *_: threading.Thread(target=_end_kernels).start())
+    bar = {"file": channel, "bar_format": "{n_fmt}/{total_fmt}", "mininterval": 0}
+    found = run_chapter(notebook, Path(out), task["parameters"], progress=bar)
     result = {
         "seconds": found.seconds,
         "output": str(found.output),
         "memory": _largest_child(),
         "error": found.error,
     }
-    print(f"\n{json.dumps(result)}", flush=True)
+    print(f"\n{json.dumps(result)}", file=channel, flush=True)
+    os._exit(0)  # not through the threads that watch
+
+
+def _end_kernels() -> None:
+    """Kill kernels until the process ends: one may be about to start."""
+    while True:
+        _kill_children()
+        time.sleep(0.1)
+
+
+def _kill_children() -> None:
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
 
 
 def _largest_child() -> float | None:
@@ -525,7 +548,4 @@ def _largest_child() -> float | None:
 
 
 if __name__ == "__main__":
-    try:
-        work()
-    except KeyboardInterrupt:
-        sys.exit(1)
+    work()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -112,6 +113,12 @@ def _read(parameter: Mapping[str, str], value: Any) -> Any:
         raise ValueError(refusal) from None
 
 
+def running_file(notebook: Notebook, out: Path, process: int | None = None) -> Path:
+    """Return where a process, by default this one, writes a chapter that runs."""
+    number = os.getpid() if process is None else process
+    return out / f"{notebook.path.stem}.{number}.running.ipynb"
+
+
 def run_chapter(
     notebook: Notebook,
     out: Path,
@@ -121,7 +128,7 @@ def run_chapter(
 ) -> Result:
     """Execute a chapter into `out`, under the notebook's own file name.
 
-    It is written cell by cell as `NN_name.running.ipynb`, and in the end renamed to
+    It is written cell by cell as `running_file` says, and in the end renamed to
     `NN_name.ipynb`, or `NN_name.failed.ipynb`. A failure is reported, not raised, so
     that other chapters still run. progress: how tqdm draws a bar of cells. Raises
     ValueError if `out` is the notebooks' folder.
@@ -131,7 +138,7 @@ def run_chapter(
     out = out.resolve()
     if out == notebook.path.parent:
         raise ValueError(f"{out} holds the notebooks themselves: choose another folder")
-    running = out / f"{notebook.path.stem}.running.ipynb"
+    running = running_file(notebook, out)
     output = out / f"{notebook.path.stem}.failed.ipynb"
     start, error = time.monotonic(), None
     try:
