@@ -39,8 +39,8 @@ FLOORS = (
     "course.exercise_text course.exercise_reach course.exercise_scaling "
     "course.exercise_variants course.exercise_beyond course.exercise_optimization",
     "course.exercises course.chapter course.pages course.zoo recipes.run",
-    "course.refresh",
     "headless",
+    "course.refresh",
     "batch",
     "cli",
 )

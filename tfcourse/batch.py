@@ -26,7 +26,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from tfcourse.course.pages import replace_file
+from tfcourse.course.pages import claim_records, replace_file
 from tfcourse.headless import Notebook, run_chapter, running_file
 
 REPORT = "report.json"
@@ -123,12 +123,12 @@ def run_job(
     and when the caller's process is gone.
     """
     workers = workers or Workers()
-    tries = 0
+    key, tries = fingerprint(job), 0  # of what is about to run, not of later edits
     while True:
         tries += 1
         outcome = _attempt(job, threads, timeout, workers, progress)
         if outcome.state != "failed" or tries > retry or workers.stopping:
-            return replace(outcome, tries=tries, key=fingerprint(job))
+            return replace(outcome, tries=tries, key=key)
 
 
 def _attempt(
@@ -282,10 +282,9 @@ def read_output(path: Path) -> tuple[list[str], list[str], str | None]:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError):
         return shown, not_run, traceback
+    for record in claim_records(cells):
+        (shown if record["ran"] else not_run).append(record["id"])
     for output in (o for cell in cells for o in cell.get("outputs", [])):
-        records = output.get("metadata", {}).get("tfcourse", {}).get("claims", [])
-        for record in records:
-            (shown if record["ran"] else not_run).append(record["id"])
         if output["output_type"] == "error":
             traceback = ANSI.sub("", "\n".join(output["traceback"]))
     return shown, not_run, traceback
@@ -331,18 +330,29 @@ def run_all(
             threads = max(1, (os.cpu_count() or 1) // at_once)
             run = partial(run, threads=threads, workers=workers, progress=progress)
         with _pool(at_once, dask) as pool:
-            futures = [pool.submit(run, job) for job in report.missing()]
-            try:
-                for future in as_completed(futures):
-                    report.add(future.result())
-                    finished(future.result())
-            except KeyboardInterrupt:
-                for future in futures:
-                    future.cancel()
-                workers.stop()
-                report.stopped()
-                raise
+            _collect(pool, run, report, workers, finished)
         return report.outcomes()
+
+
+def _collect(
+    pool: Executor,
+    run: Callable[[Job], Outcome],
+    report: Report,
+    workers: Workers,
+    finished: Callable[[Outcome], object],
+) -> None:
+    """Run what the report lacks, and add each outcome; if interrupted, stop all."""
+    futures = [pool.submit(run, job) for job in report.missing()]
+    try:
+        for future in as_completed(futures):
+            report.add(future.result())
+            finished(future.result())
+    except KeyboardInterrupt:
+        for future in futures:
+            future.cancel()
+        workers.stop()
+        report.stopped()
+        raise
 
 
 @contextmanager
@@ -380,8 +390,10 @@ def _alone(out: Path) -> Any:
         ) from None
     except OSError as error:
         raise ValueError(f"{out} cannot be written: {error}") from None
-    with lock:
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -55,8 +55,8 @@ class Committed:
 
     @classmethod
     def read(cls, path: Path, ledger: Ledger) -> "Committed":
-        named = path.name.partition("_")[0].lstrip("0")
-        number = int(named) if named.isdigit() else named
+        titles = ledger.chapters.items()
+        number = next(n for n, title in titles if title.notebook == path.stem)
         return cls(number, nbformat.read(path, as_version=4), ledger)
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,11 +63,15 @@ def read_notebooks(folder: Path) -> Written:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         found = re.search(r"(\d+) minutes", "".join(cells[0]["source"]))
         minutes[path.stem] = int(found[1]) if found else 0
-        for output in (o for cell in cells for o in cell.get("outputs", [])):
-            entry = output.get("metadata", {}).get("tfcourse", {})
-            for record in entry.get("claims", []):
-                records[record["id"]] = (path.stem, record)
+        for record in claim_records(cells):
+            records[record["id"]] = (path.stem, record)
     return Written(records, minutes)
+
+
+def claim_records(cells: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Yield what a notebook's executed cells record of each claim."""
+    for output in (o for cell in cells for o in cell.get("outputs", [])):
+        yield from output.get("metadata", {}).get("tfcourse", {}).get("claims", [])
 
 
 def _pages(root: Path) -> dict[Path, str]:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from tfcourse.course.ledger import load_ledger
 from tfcourse.course.pages import replace_file, write_pages
+from tfcourse.headless import chapters
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 # What a run or an editor adds to a cell and no reader needs.
@@ -49,11 +50,10 @@ def find_notebooks(folder: Path, keys: Sequence[str] = ()) -> list[Path]:
     keys: as a reader types them, "1" or "10b". Raises ValueError naming the keys
     without a notebook and those that have one.
     """
-    paths = sorted(folder.glob("[0-9][0-9]*_*.ipynb"))
-    found = {path.stem.partition("_")[0].lstrip("0"): path for path in paths}
+    found = chapters(folder)
     if unknown := [key for key in keys if key not in found]:
         raise ValueError(f"no notebook for chapter {unknown}; there are: {[*found]}")
-    return [path for key, path in found.items() if not keys or key in keys]
+    return [one.path for key, one in found.items() if not keys or key in keys]
 
 
 def executed(path: Path) -> str:
