@@ -162,6 +162,22 @@ def test_a_kernel_that_dies_is_a_failure(write_chapter: Write, tmp_path: Path) -
     assert outputs(tmp_path / "01_a.failed.ipynb") == "before\n"
 
 
+def test_a_running_chapter_is_written_seldom_and_whole_in_the_end(
+    write_chapter: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from papermill import engines
+
+    written = []
+    write = engines.write_ipynb
+    monkeypatch.setattr(
+        engines, "write_ipynb", lambda nb, path: (written.append(path), write(nb, path))
+    )
+    path = write_chapter("01_a", *[f"print({number})" for number in range(20)])
+    result = run_chapter(chapters(path.parent)["1"], tmp_path, {})
+    assert len(written) < 20  # twice a cell by papermill itself
+    assert outputs(result.output) == "".join(f"{number}\n" for number in range(20))
+
+
 def test_a_folder_that_cannot_be_written_is_a_failure(
     write_chapter: Write, tmp_path: Path
 ) -> None:
