@@ -321,7 +321,8 @@ def run_all(
                 f"{job.out} holds the notebooks themselves: choose another folder"
             )
     with _alone(out), _terminable():
-        report = Report(out, jobs, earlier=read_report(out) if resume else [])
+        earlier = read_report(out) if resume else []
+        report = Report(out, jobs, earlier=earlier, at_once=at_once)
         for outcome in report.outcomes():
             finished(outcome)
         workers = Workers()
@@ -420,9 +421,17 @@ def _terminable() -> Any:
 class Report:
     """What is known of each job, in the order of the jobs, also in a file."""
 
-    def __init__(self, out: Path, jobs: Sequence[Job], earlier: Sequence[Outcome]):
+    def __init__(
+        self,
+        out: Path,
+        jobs: Sequence[Job],
+        earlier: Sequence[Outcome],
+        at_once: int = 1,
+    ):
         self.out = out
         self.jobs = jobs
+        self.at_once = at_once
+        self._start = time.monotonic()
         done = {(one.job, one.key): one for one in earlier if one.state == "done"}
         self._found: dict[str, Outcome] = {}
         for job in jobs if done else []:
@@ -461,7 +470,10 @@ class Report:
         found = {
             "python": platform.python_version(),
             "torch": version("torch"),
-            "system": platform.platform(),
+            "system": platform.platform(terse=True),
+            "processors": os.cpu_count(),
+            "at_once": self.at_once,
+            "seconds": round(time.monotonic() - self._start, 1),
             "chapters": [asdict(outcome) for outcome in self.outcomes()],
         }
         try:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "bool": lambda text: {"true": True, "false": False}[text.lower()],
 }
 CHOICES = re.compile(r"[\w.-]+( \| [\w.-]+)+")
+GRAMMAR = "rfc3987_syntax"
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,23 @@ class Result:
     output: Path
     seconds: float
     error: str | None = None
+
+
+@contextmanager
+def without_grammar() -> Iterator[None]:
+    """Keep what is imported inside from building a grammar of international addresses.
+
+    jsonschema, by which nbformat checks notebooks, does so where JupyterLab brought
+    that optional package, and each chapter's process would wait 2 seconds for it.
+    """
+    absent = GRAMMAR not in sys.modules
+    if absent:
+        sys.modules[GRAMMAR] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if absent:
+            del sys.modules[GRAMMAR]
 
 
 def notebook_folder() -> Path:
@@ -82,7 +102,8 @@ def check_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]
     comment `# smoke | laptop | gpu` the values allowed. papermill itself would run with
     a wrong name or type and say nothing. Raises ValueError with what is known.
     """
-    from papermill import inspect_notebook
+    with without_grammar():
+        from papermill import inspect_notebook
 
     declared = inspect_notebook(str(notebook))
     if not declared:
@@ -133,7 +154,8 @@ def run_chapter(
     that other chapters still run. progress: how tqdm draws a bar of cells. Raises
     ValueError if `out` is the notebooks' folder.
     """
-    from papermill import execute_notebook
+    with without_grammar():
+        from papermill import execute_notebook
 
     out = out.resolve()
     if out == notebook.path.parent:

@@ -3,7 +3,7 @@
     python -m tfcourse.course.refresh 1 6
 
 A notebook is replaced only when all of its cells ran; then the book's generated pages
-follow.
+follow. What its outputs depend on goes into its metadata, see `course.fresh`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
-from nbformat import NotebookNode
 from tqdm import tqdm
 
+from tfcourse.course.fresh import KEY, depends_on
 from tfcourse.course.ledger import load_ledger
 from tfcourse.course.pages import replace_file, write_pages
-from tfcourse.headless import chapters
+from tfcourse.headless import chapters, without_grammar
+
+with without_grammar():
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+    from nbformat import NotebookNode
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 # What a run or an editor adds to a cell and no reader needs.
@@ -61,6 +64,7 @@ def executed(path: Path) -> str:
 
     One thread, as chapters set it too: sums of floats depend on the number.
     """
+    sources = depends_on(path)  # of what is about to run, not of later edits
     notebook = nbformat.read(path, as_version=4)
     clean(notebook)
     environment = os.environ | {
@@ -84,6 +88,7 @@ def executed(path: Path) -> str:
     with bar:
         client.execute(env=environment)
     clean(notebook, keep_outputs=True)
+    notebook.metadata["tfcourse"] = {KEY: sources}
     return nbformat.writes(notebook) + "\n"
 
 
