@@ -321,8 +321,7 @@ def run_all(
                 f"{job.out} holds the notebooks themselves: choose another folder"
             )
     with _alone(out), _terminable():
-        earlier = read_report(out) if resume else []
-        report = Report(out, jobs, earlier=earlier, at_once=at_once)
+        report = Report(out, jobs, read_report(out) if resume else [], at_once)
         for outcome in report.outcomes():
             finished(outcome)
         workers = Workers()

@@ -151,6 +151,8 @@ def _plan(
     """Return the jobs, in folders of their own where there is a sweep."""
     if twice := sorted(set(given) & set(sweeps)):
         raise ValueError(f"{', '.join(twice)} is given a value and swept: choose one")
+    for one in chosen:
+        headless.check_notebook(one.path)
     planned = []
     for point in batch.grid(sweeps):
         folder = out / ",".join(f"{name}={value}" for name, value in point.items())

@@ -190,8 +190,8 @@ def draw(alike: Sequence[Seen], named: Mapping[str, Sequence[float]]) -> bytes:
                 **style,
             )
         for i in (i for i, one in enumerate(alike) if one.state == "contradicted"):
-            x = alike[i].point[across] if across else i
-            panel.plot(x, values[i], "x", color=plots.INK, markersize=11)
+            at = alike[i].point[across] if across else i
+            panel.plot(at, values[i], "x", color=plots.INK, markersize=11)
         panel.set_title(name.replace("…", "[…]"), fontsize=9.5, loc="left")
     panels[-1].set_xlabel(across or "point, in the order of the table")
     if 1 < len(lines) <= len(colours):
@@ -273,10 +273,16 @@ def _figure(
 
 
 def _table(seen: Sequence[Seen]) -> str:
-    rows = [
-        (", ".join(f"{k}={v}" for k, v in one.point.items()) or "as the notebook has it",
-         one.state, one.measured or "–")
-        for one in seen
-    ]  # fmt: skip
+    rows = [(_named(one.point), one.state, _printable(one.measured)) for one in seen]
     table = show.table_html(["point", "state", "measured"], rows)
     return f"<details><summary>What was measured</summary>{table}</details>"
+
+
+def _named(point: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k}={v}" for k, v in point.items()) or "as the notebook has it"
+
+
+def _printable(text: str) -> str:
+    """Return a text that `show.rich` takes, also where an error cut it short."""
+    text = text.replace("$", "")
+    return (text if text.count("`") % 2 == 0 else text.replace("`", "")) or "–"

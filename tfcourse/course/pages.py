@@ -60,8 +60,11 @@ def stale_pages(root: Path) -> list[Path]:
 def replace_file(path: Path, text: str) -> None:
     """Write a file beside its place and rename it, so that it is never half written."""
     beside = path.with_name(f".{path.name}.new")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)  # of a disk that is full
 
 
 def read_notebooks(folder: Path) -> Written:
