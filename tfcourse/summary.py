@@ -135,7 +135,7 @@ def _names(usual: str) -> list[str]:
     """Return for each … in a text the clause it stands in, with [n] in its place."""
     names = []
     for place in (found.start() for found in re.finditer("…", usual)):
-        begin = max(usual.rfind(mark, 0, place) + len(mark) for mark in ("; ", ", "))
+        begin = max(usual.rfind(mark, 0, place) + 1 for mark in ("; ", ", "))
         ends = [end for mark in ("; ", ", ") if (end := usual.find(mark, place)) > 0]
         clause = usual[max(begin, place - 60, 0) : min([*ends, place + 40])]
         names.append(clause.strip())
