@@ -28,7 +28,8 @@ from tfcourse.model.transformer import Transformer
 data = date_pairs(count=200, test=20)
 model = Transformer(TransformerConfig(vocab_size=data.tokenizer.vocab_size,
                                       d_model=8, num_heads=2, d_ff=8,
-                                      max_seq_len=64))
+                                      max_seq_len=64, num_encoder_layers=1,
+                                      num_decoder_layers=1))
 batches = Batches(data.train, data.tokenizer, translation_batch, size=4)
 print(len(batches), fit(model, batches, steps=40, lr=1e-3).steps[-1])
 """

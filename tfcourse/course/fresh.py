@@ -168,8 +168,8 @@ def _written(node: object) -> str:
     `ast.dump` and `ast.unparse` are not. Docstrings are left out.
     """
     if isinstance(node, ast.JoinedStr):  # 3.12 has an empty part more in `{x:{n}}`
-        parts = (part for part in node.values if getattr(part, "value", None) != "")
-        return f"JoinedStr({', '.join(map(_written, parts))})"
+        told = [part for part in node.values if getattr(part, "value", None) != ""]
+        return f"JoinedStr({_written(told)})"
     if isinstance(node, ast.AST):
         parts = (
             f"{field}={_written(value)}"
