@@ -101,6 +101,32 @@ def test_an_unknown_chapter_ends_the_command_with_the_known(
     assert "no notebook for chapter ['7']; there are: ['1']" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("source", "steady"),
+    [
+        ("def f(): ...\n\nexercises.check(f)", True),
+        ('show.quiz("1", "Which?", [("a", x > 1), ("b", x < 1)], "So it is.")', True),
+        ("show.source(f)\ncited('C3')", True),
+        ('show.quiz("1", "Which?", [(f"{x}", x > 1), ("b", x < 1)], "So.")', False),
+        (
+            'show.quiz("1", "Which?", [(show.num(x), x > 1), ("b", x < 1)], "So.")',
+            False,
+        ),
+        ('claim("C6", fails={"so": x > 1}, measured="1")', False),
+        ("exercises.check(f)\nx", False),
+        ("for x in y: print(x)\nexercises.check(f)", False),
+        ("x = 1", False),
+    ],
+)
+def test_outputs_are_compared_where_no_machine_changes_them(
+    source: str, steady: bool
+) -> None:
+    cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["hide-input"]})
+    for _ in range(2):
+        refresh.mark(nbformat.v4.new_notebook(cells=[cell]))
+        assert cell.metadata["tags"] == ["hide-input"] + [refresh.CHECKED] * steady
+
+
 def test_what_differs_between_runs_is_removed() -> None:
     v4 = nbformat.v4
     cell = v4.new_code_cell("x", execution_count=7, metadata={"collapsed": False})
