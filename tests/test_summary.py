@@ -51,14 +51,14 @@ def test_numbers_that_differ_are_named_by_the_words_around_them() -> None:
     ]
     alike, named = series(both)
     assert alike == both
-    assert named == {"encoder … %": [97.0, 100.0], "decoder … %": [100.0, 90.0]}
+    assert named == {"encoder […] %": [97.0, 100.0], "decoder […] %": [100.0, 90.0]}
 
 
 def test_other_words_are_left_to_the_table() -> None:
     usual = [seen("right in 7 cases", seed=0), seen("right in 9 cases", seed=2)]
     alike, named = series([usual[0], seen("right nowhere", seed=1), usual[1]])
     assert alike == usual
-    assert named == {"right in … cases": [7.0, 9.0]}
+    assert named == {"right in […] cases": [7.0, 9.0]}
     assert series([seen("", "not run", seed=0)]) == ([], {})
     assert series([seen("always 3"), seen("always 3")])[1] == {}
 
@@ -101,7 +101,7 @@ def test_a_sweep_becomes_a_page(write_chapter: Write, tmp_path: Path) -> None:
     assert "2 shown, 3 not run, 1 contradicted." in first.get_text()
     picture = first.find("img")
     assert base64.b64decode(picture["src"].partition(",")[2])[:4] == b"\x89PNG"
-    assert "over 3 points. the weights change by …: 0.110 to 0.310" in picture["alt"]
+    assert "over 3 points. the weights change by […]: 0.110 to 0.310" in picture["alt"]
     rows = [[c.get_text() for c in row.find_all(["th", "td"])] for row in
             first.find("table").find("tbody").find_all("tr")]  # fmt: skip
     assert len(rows) == 6

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from tfcourse.batch import REPORT, Outcome, read_report
@@ -132,13 +133,15 @@ def series(seen: Sequence[Seen]) -> tuple[list[Seen], dict[str, list[float]]]:
 
 
 def _names(usual: str) -> list[str]:
-    """Return for each … in a text the clause it stands in, with [n] in its place."""
+    """Return for each … in a text the clause it stands in, where it is `[…]`."""
     names = []
     for place in (found.start() for found in re.finditer("…", usual)):
         begin = max(usual.rfind(mark, 0, place) + 1 for mark in ("; ", ", "))
         ends = [end for mark in ("; ", ", ") if (end := usual.find(mark, place)) > 0]
-        clause = usual[max(begin, place - 60, 0) : min([*ends, place + 40])]
-        names.append(clause.strip())
+        before, after = usual[begin:place], usual[place + 1 : min([*ends, place + 40])]
+        if len(before) > 60:
+            before = f"… {before[-60:].partition(' ')[2]}"
+        names.append(f"{before}[…]{after}".strip())
     return names
 
 
@@ -166,6 +169,7 @@ def axis(points: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
 def draw(alike: Sequence[Seen], named: Mapping[str, Sequence[float]]) -> bytes:
     """Return a PNG with a panel for each number: its values over the sweep."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     from tfcourse.course import plots
 
@@ -192,7 +196,9 @@ def draw(alike: Sequence[Seen], named: Mapping[str, Sequence[float]]) -> bytes:
         for i in (i for i, one in enumerate(alike) if one.state == "contradicted"):
             at = alike[i].point[across] if across else i
             panel.plot(at, values[i], "x", color=plots.INK, markersize=11)
-        panel.set_title(name.replace("…", "[…]"), fontsize=9.5, loc="left")
+        panel.set_title(fill(name, 62), fontsize=9.5, loc="left")
+    if not across or all(type(one.point[across]) is int for one in alike):
+        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[-1].set_xlabel(across or "point, in the order of the table")
     if 1 < len(lines) <= len(colours):
         panels[0].legend(fontsize=9)
@@ -242,7 +248,7 @@ def _counts(seen: Sequence[Seen]) -> list[int]:
 def _section(id_: str, seen: Sequence[Seen], ledger: Ledger) -> str:
     row = ledger.claims.get(id_)
     sentence = f"<p>“{show.rich(row.claim)}”</p>" if row else ""
-    verdict = f" {show.VERDICTS[row.verdict][1].lower()} in the ledger;" if row else ""
+    verdict = f"In the ledger: {row.verdict}. " if row else ""
     counts = ", ".join(
         f"{number} {state}"
         for state, number in zip(STATES, _counts(seen), strict=True)
@@ -250,8 +256,9 @@ def _section(id_: str, seen: Sequence[Seen], ledger: Ledger) -> str:
     )
     alike, named = series(seen)
     return (
-        f'<section id="{id_}"><h2>{id_}</h2>{sentence}<p>{verdict.strip()} {counts}.'
-        f"</p>\n{_figure(id_, alike, named)}{_table(seen)}</section>"
+        f'<section id="{id_}"><h2>{id_}</h2>{sentence}<p>{verdict}'
+        f"Over the sweep: {counts}.</p>\n"
+        f"{_figure(id_, alike, named)}{_otherwise(seen, alike)}{_table(seen)}</section>"
     )
 
 
@@ -270,6 +277,12 @@ def _figure(
     left = len(named) - PANELS
     more = f"<p>{left} more numbers are in the table.</p>" if left > 0 else ""
     return f'<img src="data:image/png;base64,{picture}" alt="{alt}">{more}'
+
+
+def _otherwise(seen: Sequence[Seen], alike: Sequence[Seen]) -> str:
+    count = sum(bool(one.measured) for one in seen) - len(alike)
+    other = "Other words, and perhaps other numbers, are in the table for"
+    return f"<p>{other} {count} of the points.</p>" if count else ""
 
 
 def _table(seen: Sequence[Seen]) -> str:
