@@ -29,7 +29,8 @@ def outcome(chapter: str, seconds: float, state: str = "done", **given: str) -> 
 
 
 def drawn(file: io.StringIO) -> list[str]:
-    return [line for line in re.split(r"[\r\n]+", file.getvalue()) if line.strip()]
+    lines = re.split(r"[\r\n]+", file.getvalue())
+    return [line.strip() for line in lines if line.strip()]
 
 
 def test_an_earlier_report_counts_more_than_the_committed_times() -> None:
@@ -59,6 +60,19 @@ def test_the_line_has_chapter_cell_elapsed_and_expected_time() -> None:
     last = drawn(file)[-1]
     assert last.startswith("1 size=smoke seed=3: cell 5 of 12 |")
     assert re.search(r"\| 00:0\d of about 01:15$", last)
+
+
+def test_a_line_begins_before_the_number_of_cells_is_known() -> None:
+    file = io.StringIO()
+    with Live({}, SAID, True, file) as live:
+        live.move(job(), 0, 0)
+        assert re.match(r"1: cell 0 of \? .* 00:00$", drawn(file)[-1])
+        live.move(job(), 3, 12)
+        live._bars["1"].start_t -= 40
+        live.move(job(), 4, 12)
+        assert re.match(r"1: cell 4 of 12 .* 00:4\d$", drawn(file)[-1])
+        live.move(job(), 0, 0)  # another try
+        assert re.match(r"1: cell 0 of \? .* 00:0\d$", drawn(file)[-1])
 
 
 def test_without_a_known_time_there_is_none() -> None:

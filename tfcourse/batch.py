@@ -33,7 +33,7 @@ REPORT = "report.json"
 CONNECT = 20.0  # seconds to wait for a scheduler
 GRACE = 15.0  # seconds in which a chapter that is stopped has to end its kernel
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
-Progress = Callable[["Job", int, int], None]  # job, cells done, cells in all
+Progress = Callable[["Job", int, int], None]  # job, cells done, in all; 0: not known
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,8 @@ def _attempt(
         start_new_session=True,  # Ctrl-C reaches it through us, once
     )
     workers.add(worker)
+    if progress is not None:
+        progress(job, 0, 0)
     expired = threading.Event()
     with _alarm(timeout, worker, expired):
         result = _talk(worker, job, progress)

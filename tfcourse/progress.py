@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -75,14 +78,16 @@ class Live:
                     bar.refresh()
 
     def move(self, job: batch.Job, cells: int, total: int) -> None:
-        """Draw how far a chapter is."""
+        """Draw how far a chapter is; with a `total` of 0, that it begins."""
         if not self._draws:
             return
         with self._lock:
             if job.name not in self._bars:
                 self._bars[job.name] = self._bar(job, total)
             bar = self._bars[job.name]
-            bar.n = cells
+            bar.n, bar.total = cells, total or None
+            if total == 0:  # it begins, perhaps again
+                bar.start_t = time.time()
             bar.refresh()
 
     def _bar(self, job: batch.Job, total: int) -> Any:
@@ -102,6 +107,19 @@ class Live:
             if one.job in self._bars:
                 self._bars.pop(one.job).close()
         word = "kept" if one.kept else one.state
-        self._say(f"{one.job:<12}  {word}  {one.seconds:.1f} s  {one.output}", False)
-        if one.error:
-            self._say(f"tfcourse: {one.chapter}.ipynb: {one.error}", True)
+        with self._between_bars():
+            line = f"{one.job:<12}  {word}  {one.seconds:.1f} s  {one.output}"
+            self._say(line, False)
+            if one.error:
+                self._say(f"tfcourse: {one.chapter}.ipynb: {one.error}", True)
+
+    @contextmanager
+    def _between_bars(self) -> Iterator[None]:
+        """Take the bars away while lines are printed."""
+        if not self._draws:
+            yield
+            return
+        from tqdm import tqdm
+
+        with tqdm.external_write_mode(self._file or sys.stderr):
+            yield
