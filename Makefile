@@ -36,8 +36,8 @@ export OMP_WAIT_POLICY := PASSIVE
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: FORCE help book serve install lab run refresh test lint unit pages \
-	headless notebooks seeds mutants lock clean distclean
+.PHONY: FORCE help book serve install lab run refresh measure test lint unit pages \
+	headless few notebooks seeds mutants lock clean distclean
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -60,6 +60,11 @@ run: $(VENV)/.all  ## execute chapters into runs/ (CHAPTERS="1 6" SIZE=smoke)
 refresh: $(VENV)/.all  ## execute chapters in place, to commit their outputs
 	$(PY) -m tfcourse.course.refresh $(CHAPTERS)
 
+measure: $(VENV)/.all  ## time and memory of all chapters, for the status page
+	$(PY) -m tfcourse.cli run --size smoke --jobs $(JOBS) --out runs/measured/smoke
+	$(PY) -m tfcourse.cli run --size laptop --jobs $(JOBS) --out runs/measured/laptop
+	$(PY) -m tfcourse.course.pages --measured runs/measured/smoke runs/measured/laptop
+
 test: $(STAGES:%=$(PASSED)/%) $(HTML)  ## check everything that changed since it passed
 	@echo "Passed on these files: $(STAGES), book. (make NAME runs one again.)"
 
@@ -81,6 +86,10 @@ headless: $(VENV)/.all  ## ... chapters by papermill, smallest size, no network
 		--jobs $(JOBS) --timeout 300 --out runs/smoke
 	$(PY) -m papermill --no-progress-bar notebooks/06_encoder_decoder.ipynb \
 		runs/smoke/papermill.ipynb -p size smoke
+
+few: $(VENV)/.all  ## chapters at size gpu on the CPU, a few steps of each training
+	$(PY) tests/without_gpu.py $(PY) -m tfcourse.cli run --size gpu --device cpu \
+		--jobs $(JOBS) --timeout 900 --out runs/few
 
 notebooks: $(VENV)/.all  ## ... the notebooks as committed, cell by cell
 	OMP_NUM_THREADS=1 $(PY) -m pytest --nbval-lax --nbval-cell-timeout 600 \
@@ -115,7 +124,12 @@ $(PASSED)/%: $(SOURCES) _build/files $(VENV)/.all
 	@$(MAKE) --no-print-directory $*
 	@mv $@.started $@
 
+# Chapters whose outputs are out of date are executed first, for which everything is
+# installed. When none is, the book alone needs neither torch nor the package.
 $(HTML): $(BOOK) _build/files $(VENV)/.book
+	@stale=$$($(PY) -m tfcourse.course.fresh) && if [ -n "$$stale" ]; then \
+		echo "What these chapters depend on has changed: $$stale"; \
+		$(MAKE) --no-print-directory refresh CHAPTERS="$$stale"; fi
 	$(VENV)/bin/jupyter-book build -q --all -W -n --keep-going .
 	@touch $@
 

@@ -69,6 +69,7 @@ def test_a_failing_chapter_does_not_stop_the_others(
     )
     assert [one.state for one in found] == ["done", "failed", "failed"]
     assert sorted(heard) == ["1 seed=4", "2 seed=4", "3 seed=4"]
+    assert next(one for one in cells if one[0] == "1 seed=4") == ("1 seed=4", 0, 0)
     assert ("1 seed=4", 4, 4) in cells
     good, wrong, dies = found
     assert good.claims == {"shown": ["C1"], "not run": ["C2"], "contradicted": []}

@@ -33,15 +33,16 @@ FLOORS = (
     "course.broken_decoder course.reference course.broken_recurrent course.costs "
     "course.broken_spans course.broken_variants course.broken_reader "
     "course.broken_training",
-    "recipes.catalogue course.ledger course.exercise_attention "
+    "recipes.catalogue course.ledger course.status course.exercise_attention "
     "course.exercise_decoder course.exercise_masks course.battery "
     "course.exercise_parallel course.exercise_selection course.exercise_positions "
     "course.exercise_text course.exercise_reach course.exercise_scaling "
     "course.exercise_variants course.exercise_beyond course.exercise_optimization",
-    "course.exercises course.chapter course.pages course.zoo recipes.run",
+    "course.exercises course.chapter course.pages course.zoo course.fresh recipes.run",
     "headless",
     "course.refresh",
     "batch",
+    "progress summary",
     "cli",
 )
 FLOOR = {
@@ -50,7 +51,13 @@ FLOOR = {
     for module in modules.split()
 }
 # The book is rendered without torch, and `tfcourse list` does not wait for it.
-LIGHT = ("tfcourse", "tfcourse.course.ledger", "tfcourse.course.pages", "tfcourse.cli")
+LIGHT = (
+    "tfcourse",
+    "tfcourse.course.ledger",
+    "tfcourse.course.pages",
+    "tfcourse.course.fresh",
+    "tfcourse.cli",
+)
 
 
 def imported(source: str, package: str) -> Iterator[tuple[str, int]]:

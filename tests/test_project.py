@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -128,16 +129,48 @@ def test_continuous_integration_runs_the_readme_s_test_command() -> None:
     assert "make test" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_every_workflow_is_read_and_runs_what_exists() -> None:
+def workflows() -> dict[str, dict[str, Any]]:
+    """Return {name: workflow} of the continuous integration."""
+    paths = sorted((ROOT / ".github/workflows").glob("*.yml"))
+    return {p.stem: yaml.safe_load(p.read_text(encoding="utf-8")) for p in paths}
+
+
+def triggers(workflow: dict[str, Any]) -> dict[str, Any]:
+    return workflow[True]  # how YAML reads the key `on`
+
+
+def test_every_workflow_runs_what_exists_and_nothing_else() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    workflows = sorted((ROOT / ".github/workflows").glob("*.yml"))
-    assert workflows
-    for workflow in workflows:
-        jobs = yaml.safe_load(workflow.read_text(encoding="utf-8"))["jobs"]
-        steps = [step for job in jobs.values() for step in job["steps"]]
-        for run in (step["run"] for step in steps if "run" in step):
+    assert set(workflows()) == {"check", "publish", "weekly"}
+    for workflow in workflows().values():
+        steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+        runs = [step["run"] for step in steps if "run" in step]
+        assert runs
+        for run in runs:
             program, _, target = run.partition(" ")
-            assert (ROOT / program).is_file() or f"\n{target}:" in makefile, run
+            is_target = program == "make" and f"\n{target}:" in makefile
+            assert is_target or (ROOT / program).is_file(), run
+
+
+def test_workflows_may_read_and_only_the_deployment_more() -> None:
+    for name, workflow in workflows().items():
+        assert workflow["permissions"] == {"contents": "read"}, name
+        for title, job in workflow["jobs"].items():
+            deploys = (name, title) == ("publish", "deploy")
+            pages = {"pages": "write", "id-token": "write"}
+            assert job.get("permissions") == (pages if deploys else None), title
+            assert job["timeout-minutes"] <= 60
+            for action in (step["uses"] for step in job["steps"] if "uses" in step):
+                assert re.fullmatch(r"actions/[a-z-]+@v\d+", action)
+
+
+def test_workflows_run_when_they_should() -> None:
+    found = workflows()
+    assert "pull_request" in triggers(found["check"])
+    assert triggers(found["weekly"])["schedule"]
+    (newest,) = found["weekly"]["jobs"].values()
+    assert newest["env"]["CONSTRAINTS"] == ""
+    assert triggers(found["publish"])["push"] == {"branches": ["main"]}
 
 
 def test_no_file_names_somebody_s_machine_or_a_package_registry() -> None:

@@ -33,7 +33,7 @@ REPORT = "report.json"
 CONNECT = 20.0  # seconds to wait for a scheduler
 GRACE = 15.0  # seconds in which a chapter that is stopped has to end its kernel
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
-Progress = Callable[["Job", int, int], None]  # job, cells done, cells in all
+Progress = Callable[["Job", int, int], None]  # job, cells done, in all; 0: not known
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,8 @@ def _attempt(
         start_new_session=True,  # Ctrl-C reaches it through us, once
     )
     workers.add(worker)
+    if progress is not None:
+        progress(job, 0, 0)
     expired = threading.Event()
     with _alarm(timeout, worker, expired):
         result = _talk(worker, job, progress)
@@ -321,7 +323,7 @@ def run_all(
                 f"{job.out} holds the notebooks themselves: choose another folder"
             )
     with _alone(out), _terminable():
-        report = Report(out, jobs, earlier=read_report(out) if resume else [])
+        report = Report(out, jobs, read_report(out) if resume else [], at_once)
         for outcome in report.outcomes():
             finished(outcome)
         workers = Workers()
@@ -420,9 +422,17 @@ def _terminable() -> Any:
 class Report:
     """What is known of each job, in the order of the jobs, also in a file."""
 
-    def __init__(self, out: Path, jobs: Sequence[Job], earlier: Sequence[Outcome]):
+    def __init__(
+        self,
+        out: Path,
+        jobs: Sequence[Job],
+        earlier: Sequence[Outcome],
+        at_once: int = 1,
+    ):
         self.out = out
         self.jobs = jobs
+        self.at_once = at_once
+        self._start = time.monotonic()
         done = {(one.job, one.key): one for one in earlier if one.state == "done"}
         self._found: dict[str, Outcome] = {}
         for job in jobs if done else []:
@@ -461,7 +471,10 @@ class Report:
         found = {
             "python": platform.python_version(),
             "torch": version("torch"),
-            "system": platform.platform(),
+            "system": platform.platform(terse=True),
+            "processors": os.cpu_count(),
+            "at_once": self.at_once,
+            "seconds": round(time.monotonic() - self._start, 1),
             "chapters": [asdict(outcome) for outcome in self.outcomes()],
         }
         try:

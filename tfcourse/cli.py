@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -13,6 +13,7 @@ import tfcourse
 from tfcourse import batch, headless
 from tfcourse.data.datasets import DATASETS, cache_folder, fetch_dataset, is_here
 from tfcourse.data.download import DownloadError
+from tfcourse.progress import Live, expected_times
 
 app = typer.Typer(
     name="tfcourse",
@@ -102,7 +103,9 @@ def run(
         given |= _pairs(parameter or [])
         chosen = _choose(headless.chapters(notebooks), keys or [])
         planned = _plan(chosen, given, _sweeps(sweep or []), out.resolve())
-        with _Bars() as bars:
+        on_terminal = sys.stderr.isatty()
+        expected = expected_times(out) if on_terminal else {}
+        with Live(expected, _say, on_terminal) as live:
             outcomes = batch.run_all(
                 planned,
                 out,
@@ -111,8 +114,8 @@ def run(
                 retry=retry,
                 resume=resume,
                 dask=dask,
-                progress=bars.move if sys.stderr.isatty() else None,
-                finished=bars.end,
+                progress=live.move,
+                finished=live.end,
             )
     except ValueError as error:
         _refuse(error)
@@ -124,6 +127,21 @@ def run(
     raise typer.Exit(any(one.state != "done" for one in outcomes))
 
 
+@app.command()
+def summary(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where `tfcourse run --out` wrote.")
+    ],
+) -> None:
+    """Write a page, DIR/sweep.html, of each claim's measured values over a sweep."""
+    from tfcourse.summary import write_summary
+
+    try:
+        typer.echo(write_summary(folder))
+    except ValueError as error:
+        _refuse(error)
+
+
 def _plan(
     chosen: list[headless.Notebook],
     given: dict[str, str],
@@ -133,6 +151,8 @@ def _plan(
     """Return the jobs, in folders of their own where there is a sweep."""
     if twice := sorted(set(given) & set(sweeps)):
         raise ValueError(f"{', '.join(twice)} is given a value and swept: choose one")
+    for one in chosen:
+        headless.check_notebook(one.path)
     planned = []
     for point in batch.grid(sweeps):
         folder = out / ",".join(f"{name}={value}" for name, value in point.items())
@@ -182,37 +202,8 @@ def _choose(
     return [found[key] for key in wanted]
 
 
-class _Bars:
-    """A bar of cells for each chapter that runs, and a line for each that has ended."""
-
-    def __init__(self) -> None:
-        self._bars: dict[str, Any] = {}
-
-    def __enter__(self) -> "_Bars":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for bar in self._bars.values():
-            bar.close()
-
-    def move(self, job: batch.Job, cells: int, total: int) -> None:
-        """Draw how far a chapter is."""
-        from tqdm import tqdm
-
-        if job.name not in self._bars:
-            self._bars[job.name] = tqdm(total=total, desc=job.name, leave=False)
-        bar = self._bars[job.name]
-        bar.n = cells
-        bar.refresh()
-
-    def end(self, one: batch.Outcome) -> None:
-        """Say what became of a chapter."""
-        if one.job in self._bars:
-            self._bars.pop(one.job).close()
-        word = "kept" if one.kept else one.state
-        typer.echo(f"{one.job:<12}  {word}  {one.seconds:.1f} s  {one.output}")
-        if one.error:
-            typer.echo(f"tfcourse: {one.chapter}.ipynb: {one.error}", err=True)
+def _say(text: str, as_error: bool) -> None:
+    typer.echo(text, err=as_error)
 
 
 Recipe = Annotated[str, typer.Argument(metavar="RECIPE", help="As `tfcourse recipes`.")]

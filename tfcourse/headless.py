@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ READERS: dict[str, Callable[[str], Any]] = {
 }
 SAVE_EVERY = 5.0  # seconds, at least, between two states of a running chapter on disk
 CHOICES = re.compile(r"[\w.-]+( \| [\w.-]+)+")
+GRAMMAR = "rfc3987_syntax"
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,23 @@ class Result:
     output: Path
     seconds: float
     error: str | None = None
+
+
+@contextmanager
+def without_grammar() -> Iterator[None]:
+    """Keep what is imported inside from building a grammar of international addresses.
+
+    jsonschema, by which nbformat checks notebooks, does so where JupyterLab brought
+    that optional package, and each chapter's process would wait 2 seconds for it.
+    """
+    absent = GRAMMAR not in sys.modules
+    if absent:
+        sys.modules[GRAMMAR] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if absent:
+            del sys.modules[GRAMMAR]
 
 
 def notebook_folder() -> Path:
@@ -76,6 +96,27 @@ def title(notebook: Notebook) -> str:
     return heading[1] if heading else notebook.name
 
 
+def check_notebook(path: Path) -> None:
+    """Refuse a file that is no notebook, or whose kernel is not installed here.
+
+    Raises ValueError with the file's name and, for a kernel, those that are known.
+    """
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    try:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        kernel = notebook["metadata"]["kernelspec"]["name"]
+        tuple(cell["source"] for cell in notebook["cells"])
+    except ValueError as error:  # of bytes that are no text, or a text that is no JSON
+        raise ValueError(f"{path.name} is not a notebook: {error}") from None
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path.name} is not a notebook: it lacks {error}") from None
+    if kernel not in (known := KernelSpecManager().find_kernel_specs()):
+        raise ValueError(
+            f"{path.name} asks for the kernel {kernel!r}; known: {', '.join(known)}"
+        )
+
+
 def check_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the given parameters in the types that the notebook declares.
 
@@ -83,7 +124,8 @@ def check_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]
     comment `# smoke | laptop | gpu` the values allowed. papermill itself would run with
     a wrong name or type and say nothing. Raises ValueError with what is known.
     """
-    from papermill import inspect_notebook
+    with without_grammar():
+        from papermill import inspect_notebook
 
     declared = inspect_notebook(str(notebook))
     if not declared:
@@ -134,8 +176,6 @@ def run_chapter(
     that other chapters still run. progress: how tqdm draws a bar of cells. Raises
     ValueError if `out` is the notebooks' folder.
     """
-    from papermill import execute_notebook
-
     out = out.resolve()
     if out == notebook.path.parent:
         raise ValueError(f"{out} holds the notebooks themselves: choose another folder")
@@ -144,22 +184,15 @@ def run_chapter(
     start, error = time.monotonic(), None
     try:
         out.mkdir(parents=True, exist_ok=True)
-        execute_notebook(
-            notebook.path,
-            running,
-            parameters=dict(parameters),
-            cwd=notebook.path.parent,
-            progress_bar=dict(progress) if progress else False,
-            engine_name=_engine(),
-            extra_arguments=["--log-level=CRITICAL"],  # of the kernel, on stderr
-        )
+        _execute(notebook.path, running, parameters, progress)
         output.unlink(missing_ok=True)
         output = out / notebook.path.name
     except Exception as failure:  # a full disk, a dead kernel, a claim: all reported
-        error = _explain(failure)
+        error = _where_it_died(failure, running) or _explain(failure)
     finally:
-        if running.exists():
-            running.replace(output)
+        kept = _put(running, output)
+    if error and not kept:
+        error += "; its notebook could not be written"
     return Result(notebook, output, time.monotonic() - start, error)
 
 
@@ -189,6 +222,54 @@ def _engine() -> str:
 
     papermill_engines.register("tfcourse", SeldomWriting)
     return "tfcourse"
+
+
+def _execute(
+    path: Path,
+    running: Path,
+    parameters: Mapping[str, Any],
+    progress: Mapping[str, Any] | None,
+) -> None:
+    with without_grammar():
+        from papermill import execute_notebook
+
+    execute_notebook(
+        path,
+        running,
+        parameters=dict(parameters),
+        cwd=path.parent,
+        progress_bar=dict(progress) if progress else False,
+        engine_name=_engine(),
+        extra_arguments=["--log-level=CRITICAL"],  # of the kernel, on stderr
+    )
+
+
+def _put(running: Path, output: Path) -> bool:
+    """Give a notebook its name; what a full disk cut short is removed."""
+    try:
+        json.loads(running.read_text(encoding="utf-8"))
+        running.replace(output)
+    except (OSError, ValueError):
+        running.unlink(missing_ok=True)
+        return False
+    return True
+
+
+def _where_it_died(failure: Exception, running: Path) -> str | None:
+    """Name the cell in which a kernel was lost, the last that began, if one was."""
+    from nbclient.exceptions import DeadKernelError
+
+    if not isinstance(failure, DeadKernelError):
+        return None
+    where = "before any cell"
+    with suppress(OSError, ValueError):
+        for cell in json.loads(running.read_text(encoding="utf-8"))["cells"]:
+            if cell["metadata"].get("papermill", {}).get("start_time"):
+                line = "".join(cell["source"]).strip().partition("\n")[0]
+                where = f"in cell `{line}`"
+    return (
+        f"{where} the kernel died, killed or out of memory ({type(failure).__name__})"
+    )
 
 
 def _explain(failure: Exception) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from tfcourse.course import refresh
+from tfcourse.course import fresh, refresh
 
 PAGE = "<!-- begin: generated {0} -->\n<!-- end: generated {0} -->\n"
 START = """from tfcourse.course import chapter, plots, show
@@ -30,7 +30,12 @@ q.sum() > 0"""
 @pytest.fixture
 def root(tmp_path: Path, write_chapter: Any) -> Path:
     (tmp_path / "book").mkdir()
-    for page, blocks in (("ledger", ["claims"]), ("intro", ["counts", "chapters"])):
+    inside = {
+        "ledger": ["claims"],
+        "intro": ["counts", "chapters"],
+        "status": ["status"],
+    }
+    for page, blocks in inside.items():
         text = "".join(PAGE.format(block) for block in blocks)
         (tmp_path / f"book/{page}.md").write_text(text, encoding="utf-8")
     write_chapter("01_components", START, CLAIM, FIGURE)
@@ -48,6 +53,11 @@ def test_two_runs_give_the_same_bytes_and_the_pages_follow(
     cells = json.loads(first)["cells"]
     assert [c.get("execution_count") for c in cells] == [None, 1, 2, 3, 4]
     assert b"iopub" not in first
+    assert fresh.changes(path) == []
+    path.write_text(
+        path.read_text().replace("torch.randn(2, 4, 8)", "torch.randn(2, 4, 9)")
+    )
+    assert fresh.changes(path) == ["cells"]
     ledger = (root / "book/ledger.md").read_text(encoding="utf-8")
     assert "[See it](../notebooks/01_components.ipynb#C6)" in ledger
     assert [p.name for p in path.parent.iterdir()] == [path.name]
@@ -89,6 +99,32 @@ def test_an_unknown_chapter_ends_the_command_with_the_known(
         refresh.main(["7"])
     assert ended.value.code == 2
     assert "no notebook for chapter ['7']; there are: ['1']" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("source", "steady"),
+    [
+        ("def f(): ...\n\nexercises.check(f)", True),
+        ('show.quiz("1", "Which?", [("a", x > 1), ("b", x < 1)], "So it is.")', True),
+        ("show.source(f)\ncited('C3')", True),
+        ('show.quiz("1", "Which?", [(f"{x}", x > 1), ("b", x < 1)], "So.")', False),
+        (
+            'show.quiz("1", "Which?", [(show.num(x), x > 1), ("b", x < 1)], "So.")',
+            False,
+        ),
+        ('claim("C6", fails={"so": x > 1}, measured="1")', False),
+        ("exercises.check(f)\nx", False),
+        ("for x in y: print(x)\nexercises.check(f)", False),
+        ("x = 1", False),
+    ],
+)
+def test_outputs_are_compared_where_no_machine_changes_them(
+    source: str, steady: bool
+) -> None:
+    cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["hide-input"]})
+    for _ in range(2):
+        refresh.mark(nbformat.v4.new_notebook(cells=[cell]))
+        assert cell.metadata["tags"] == ["hide-input"] + [refresh.CHECKED] * steady
 
 
 def test_what_differs_between_runs_is_removed() -> None:

@@ -9,6 +9,7 @@ import pytest
 from notebook_checks import CHECKS, Committed, solutions
 
 from tfcourse.course import exercises
+from tfcourse.course.fresh import changes
 from tfcourse.course.ledger import load_ledger
 from tfcourse.course.pages import stale_pages
 
@@ -56,6 +57,11 @@ def _imports(chapter: Committed) -> dict[str, object]:
 def test_generated_pages_are_up_to_date() -> None:
     stale = [str(path.relative_to(ROOT)) for path in stale_pages(ROOT)]
     assert stale == [], "run: python -m tfcourse.course.pages"
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_outputs_belong_to_the_package_as_it_is(path: Path) -> None:
+    assert changes(path) == [], f"run: make refresh CHAPTERS={path.stem[:3]}"
 
 
 def test_every_source_of_the_ledger_is_in_the_bibliography() -> None:

@@ -1,5 +1,7 @@
 """Writes the parts of the book's pages that the ledger and the notebooks determine.
 
+    python -m tfcourse.course.pages [--measured DIR...]
+
 A page has places for them, `<!-- begin: generated NAME -->` to `<!-- end: … -->`; the
 prose around them is written by hand. Only the standard library and yaml are imported,
 since the book is built without torch.
@@ -7,9 +9,11 @@ since the book is built without torch.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +21,13 @@ from typing import Any
 
 from tfcourse.course import show
 from tfcourse.course.ledger import Claim, Ledger, load_ledger
+from tfcourse.course.status import FILE, as_text, read_status, status_block, taken_in
 
-BLOCKS = {"book/ledger.md": ("claims",), "book/intro.md": ("counts", "chapters")}
+BLOCKS = {
+    "book/ledger.md": ("claims",),
+    "book/intro.md": ("counts", "chapters"),
+    "book/status.md": ("status",),
+}
 
 
 @dataclass(frozen=True)
@@ -51,8 +60,11 @@ def stale_pages(root: Path) -> list[Path]:
 def replace_file(path: Path, text: str) -> None:
     """Write a file beside its place and rename it, so that it is never half written."""
     beside = path.with_name(f".{path.name}.new")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)  # of a disk that is full
 
 
 def read_notebooks(folder: Path) -> Written:
@@ -80,6 +92,7 @@ def _pages(root: Path) -> dict[Path, str]:
         "claims": claims_block(ledger, written),
         "counts": counts_block(ledger),
         "chapters": chapters_block(ledger, written),
+        "status": status_block(read_status(root)),
     }
     pages = {}
     for name, inside in BLOCKS.items():
@@ -189,6 +202,35 @@ def _in_table(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
-if __name__ == "__main__":
+def take_in(root: Path, folders: Sequence[Path]) -> None:
+    """Put the reports of `tfcourse run` in these folders into the book's status."""
+    status = read_status(root)
+    for folder in folders:
+        text = (folder / "report.json").read_text(encoding="utf-8")
+        status = taken_in(status, json.loads(text))
+    if folders:
+        replace_file(root / FILE, as_text(status))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--measured",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="folders in which `tfcourse run` reported, for the status page",
+    )
+    try:
+        take_in(Path.cwd(), parser.parse_args(arguments).measured)
+    except (OSError, ValueError, KeyError) as error:
+        parser.error(f"no report that can be used: {error}")
     for page in write_pages(Path.cwd()):
         print(f"written: {page}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

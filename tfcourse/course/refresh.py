@@ -3,31 +3,39 @@
     python -m tfcourse.course.refresh 1 6
 
 A notebook is replaced only when all of its cells ran; then the book's generated pages
-follow.
+follow. What its outputs depend on goes into its metadata, see `course.fresh`.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
-from nbformat import NotebookNode
 from tqdm import tqdm
 
+from tfcourse.course.fresh import KEY, depends_on
 from tfcourse.course.ledger import load_ledger
 from tfcourse.course.pages import replace_file, write_pages
-from tfcourse.headless import chapters
+from tfcourse.headless import chapters, without_grammar
+
+with without_grammar():
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+    from nbformat import NotebookNode
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 # What a run or an editor adds to a cell and no reader needs.
 VOLATILE = ("execution", "ExecuteTime", "collapsed", "scrolled", "papermill")
 SECONDS = 600  # for one cell
+CHECKED = "nbval-check-output"  # the tag by which nbval compares a cell's outputs
+# What these display has the same bytes on every machine, unless numbers are put in.
+STEADY = {"show.quiz", "show.source", "exercises.check", "cited"}
+LOUD = {"print", "display", "claim", "claim_table"}
 
 
 def refresh(root: Path, keys: Sequence[str] = ()) -> list[Path]:
@@ -61,6 +69,7 @@ def executed(path: Path) -> str:
 
     One thread, as chapters set it too: sums of floats depend on the number.
     """
+    sources = depends_on(path)  # of what is about to run, not of later edits
     notebook = nbformat.read(path, as_version=4)
     clean(notebook)
     environment = os.environ | {
@@ -84,6 +93,8 @@ def executed(path: Path) -> str:
     with bar:
         client.execute(env=environment)
     clean(notebook, keep_outputs=True)
+    mark(notebook)
+    notebook.metadata["tfcourse"] = {KEY: sources}
     return nbformat.writes(notebook) + "\n"
 
 
@@ -107,6 +118,34 @@ def clean(notebook: NotebookNode, keep_outputs: bool = False) -> None:
         for output in cell.outputs:
             if output.output_type == "execute_result":
                 output.execution_count = count
+
+
+def mark(notebook: NotebookNode) -> None:
+    """Tag the cells whose outputs nbval compares: those that no machine changes."""
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        tags = [tag for tag in cell.metadata.get("tags", []) if tag != CHECKED]
+        if is_steady(cell.source):
+            tags.append(CHECKED)
+        if tags or "tags" in cell.metadata:
+            cell.metadata["tags"] = tags
+
+
+def is_steady(source: str) -> bool:
+    """Say whether all that a cell displays is of `STEADY`, without a number put in."""
+    tree = ast.parse(source)
+    shown = [node.value for node in tree.body if isinstance(node, ast.Expr)]
+    calls = {node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    if not shown or not calls.issuperset(shown):
+        return False  # a value at the end of a cell is displayed too
+    inside = [node for one in shown for node in ast.walk(one)]
+    named = {ast.unparse(call.func) for call in calls - set(shown)}
+    return (
+        {ast.unparse(call.func) for call in calls & set(shown)} <= STEADY
+        and not any(isinstance(node, ast.JoinedStr) for node in inside)
+        and not any(name in LOUD or name.startswith("show.") for name in named)
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
