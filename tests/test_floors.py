@@ -38,8 +38,9 @@ FLOORS = (
     "course.exercise_parallel course.exercise_selection course.exercise_positions "
     "course.exercise_text course.exercise_reach course.exercise_scaling "
     "course.exercise_variants course.exercise_beyond course.exercise_optimization",
-    "course.exercises course.chapter course.pages course.zoo recipes.run",
-    "headless",
+    "course.exercises course.chapter course.pages course.zoo course.questions "
+    "recipes.run",
+    "headless course.cards",
     "course.refresh",
     "batch",
     "cli",
@@ -50,7 +51,13 @@ FLOOR = {
     for module in modules.split()
 }
 # The book is rendered without torch, and `tfcourse list` does not wait for it.
-LIGHT = ("tfcourse", "tfcourse.course.ledger", "tfcourse.course.pages", "tfcourse.cli")
+LIGHT = (
+    "tfcourse",
+    "tfcourse.course.ledger",
+    "tfcourse.course.pages",
+    "tfcourse.course.cards",
+    "tfcourse.cli",
+)
 
 
 def imported(source: str, package: str) -> Iterator[tuple[str, int]]:

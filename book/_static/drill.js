@@ -29,8 +29,13 @@
   const place = document.querySelector(".tf-drill");
   const items = all("details.tf-item");
   const chapters = [...new Set(items.map((item) => item.closest("section")))];
-  const titleOf = (item) =>
-    item.closest("section").querySelector("h2").firstChild.textContent;
+  // Taken down once: the item on the card is not in its chapter's section.
+  const titles = new Map(
+    items.map((item) => [
+      item,
+      item.closest("section").querySelector("h2").firstChild.textContent,
+    ]),
+  );
   const kindOf = (item) => item.querySelector(".tf-kind").textContent;
   // A whiteboard shows what stands on it, and folds the formula once more.
   const answerOf = (item) => item.querySelector("details") ?? item;
@@ -80,9 +85,9 @@
   // ---- the form: what to ask
   const select = (...words) =>
     make("select", {}, ...words.map((text) => make("option", { textContent: text })));
-  const chapterField = select("All chapters", ...chapters.map((one) => titleOf(one.children[1])));
+  const chapterField = select("All chapters", ...new Set(titles.values()));
   const kindField = select("All kinds", ...new Set(items.map(kindOf)));
-  const askField = select("What I do not know yet", EVERYTHING);
+  const askField = select("Not known yet", EVERYTHING);
   const status = make("p", { role: "status" });
   const start = button("Start", () => begin(chosen()), { className: "tf-button tf-main" });
   const form = make(
@@ -106,7 +111,7 @@
     const within = (control, value) => !control.selectedIndex || control.value === value;
     return items.filter(
       (item) =>
-        within(chapterField, titleOf(item)) &&
+        within(chapterField, titles.get(item)) &&
         within(kindField, kindOf(item)) &&
         (askField.value === EVERYTHING || scores[item.id] !== "knew"),
     );
@@ -131,6 +136,7 @@
   const slot = make("div");
   const time = make("span", { className: "tf-time" });
   const clock = button("Start the clock", startClock);
+  const show = button("Show the answer", open, { className: "tf-button tf-main" });
   const scoring = make("div", { className: "tf-row" });
   for (const [score, { key, word }] of Object.entries(SCORES)) {
     scoring.append(button(`${key} · ${word}`, () => rate(score)));
@@ -146,7 +152,7 @@
     { className: "tf-card", hidden: true, tabIndex: -1 },
     where,
     slot,
-    make("div", { className: "tf-row" }, clock, time),
+    make("div", { className: "tf-row" }, show, clock, time),
     scoring,
     make("div", { className: "tf-row" }, button("Skip", next), button("End the round", end)),
     keys,
@@ -183,17 +189,29 @@
     }
     const item = round[at];
     const answer = answerOf(item);
-    where.textContent = `Question ${at + 1} of ${round.length} · ${titleOf(item)}`;
+    where.textContent = `Question ${at + 1} of ${round.length} · ${titles.get(item)}`;
     home = document.createComment("");
     item.replaceWith(home);
     slot.append(item);
     item.open = item !== answer;
     answer.open = false;
-    scoring.hidden = true;
+    showScoring();
     clock.hidden = !secondsFor(item);
     stopClock();
     if (card.getBoundingClientRect().top < 0) card.scrollIntoView();
     answer.querySelector("summary").focus({ preventScroll: true });
+  }
+
+  function open() {
+    const answer = answerOf(round[at]);
+    answer.open = true;
+    answer.querySelector("summary").focus();
+  }
+
+  function showScoring() {
+    const answered = answerOf(round[at]).open;
+    scoring.hidden = !answered;
+    show.hidden = answered;
   }
 
   function putBack() {
@@ -264,7 +282,7 @@
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const key = event.key.toLowerCase();
     const score = Object.keys(SCORES).find((name) => SCORES[name].key === key);
-    if (score && !scoring.hidden) rate(score);
+    if (score && answerOf(round[at]).open) rate(score);
     else if (key === "s") next();
     else if (key === "c" && !clock.hidden) startClock();
     else if (key === "escape") end();
@@ -279,13 +297,7 @@
   }
 
   card.addEventListener("keydown", onKey);
-  slot.addEventListener(
-    "toggle",
-    (event) => {
-      if (home && event.target === answerOf(round[at])) scoring.hidden = !event.target.open;
-    },
-    true,
-  );
+  slot.addEventListener("toggle", () => home && showScoring(), true);
   form.addEventListener("change", () => describe());
   form.addEventListener("submit", (event) => event.preventDefault());
   addEventListener("hashchange", openTarget);

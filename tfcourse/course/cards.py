@@ -14,6 +14,7 @@ import sqlite3
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import astuple, dataclass, fields
 from itertools import count
 from pathlib import Path
@@ -66,6 +67,8 @@ def write_cards(out: Path, notebooks: Path) -> int:
     if out.suffix not in writers:
         known = " or ".join(writers)
         raise ValueError(f"cards are written to a file {known}, not {str(out)!r}")
+    if not out.parent.is_dir():
+        raise ValueError(f"{str(out)!r} cannot be written: there is no such folder")
     cards = all_cards(load_ledger(), notebooks)
     beside = out.with_name(f".{out.name}.new")
     try:
@@ -100,7 +103,9 @@ def claim_card(ledger: Ledger, row: Claim, written: Written) -> Card:
         "<p>Holds, depends or fails, and why?</p>"
     )
     back = f'<p class="{row.verdict}"><b>{glyph} {word}</b></p>{to_html(row.reason)}'
-    back += "".join(to_html(f"**{name}:** {text}") for name, text in facts.items() if text)
+    back += "".join(
+        to_html(f"**{name}:** {text}") for name, text in facts.items() if text
+    )
     tags = f"chapter::{row.chapter} verdict::{row.verdict} kind::claim"
     return Card(row.id, front, back, tags)
 
@@ -127,12 +132,15 @@ def _measured(row: Claim, written: Written) -> str:
 
 
 def _formula(text: str, options: Mapping[str, Any]) -> str:
-    opening, closing = r"\[ \]".split() if options["display_mode"] else r"\( \)".split()
+    opening, closing = (r"\[", r"\]") if options["display_mode"] else (r"\(", r"\)")
     return f"{opening}{html.escape(text.strip(), quote=False)}{closing}"
 
 
 def _reader() -> MarkdownIt:
-    """Return a reader of Markdown that keeps a link's words: cards lie outside the book."""
+    """Return a reader of Markdown that keeps only the words of a link.
+
+    Cards lie outside the book, where its links would lead nowhere.
+    """
     reader = MarkdownIt("commonmark", {"html": False})
     reader.use(dollarmath_plugin, renderer=_formula)
     for rule in ("link_open", "link_close"):
@@ -144,7 +152,7 @@ READER = _reader()
 
 
 def to_html(markdown: str) -> str:
-    """Return Markdown as HTML, with formulas in Anki's marks and links as their words."""
+    """Return Markdown as HTML, with formulas in the marks of Anki."""
     return str(READER.render(markdown)).strip()
 
 
@@ -168,22 +176,23 @@ def apkg(cards: Iterable[Card]) -> bytes:
             )
         )
     stamp = float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
-    # genanki's own writer leaves a file in the temporary folder, and takes its time.
+    files = {"collection.anki2": _database(deck, stamp), "media": b"{}"}
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as package:
+        for name, data in files.items():
+            entry = zipfile.ZipInfo(name)  # of 1980, whenever it is written
+            package.writestr(entry, data, zipfile.ZIP_DEFLATED)
+    return stream.getvalue()
+
+
+def _database(deck: genanki.Deck, stamp: float) -> bytes:
+    """Return the package's database; genanki's own writer leaves a temporary file."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "collection.anki2")
-        connection = sqlite3.connect(path)
-        package = genanki.Package(deck)
-        package.write_to_db(connection.cursor(), stamp, count(int(stamp * 1000)))
-        connection.commit()
-        connection.close()
-        database = path.read_bytes()
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as package_file:
-        for name, data in {"collection.anki2": database, "media": b"{}"}.items():
-            entry = zipfile.ZipInfo(name)  # of 1980, whenever it is written
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            package_file.writestr(entry, data)
-    return stream.getvalue()
+        with closing(sqlite3.connect(path)) as connection, connection:
+            ids = count(int(stamp * 1000))
+            genanki.Package(deck).write_to_db(connection.cursor(), stamp, ids)
+        return path.read_bytes()
 
 
 def _note_type() -> genanki.Model:

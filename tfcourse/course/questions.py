@@ -112,6 +112,7 @@ def _ids(chapter: Key, found: Iterable[Found]) -> list[str]:
 
 # ---- the sections of a chapter ------------------------------------------------------
 
+
 def _markdown(path: Path) -> list[str]:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return ["".join(c["source"]) for c in cells if c["cell_type"] == "markdown"]

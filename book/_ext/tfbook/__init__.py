@@ -1,4 +1,4 @@
-"""What the book needs beyond Jupyter Book: verdicts, alt text, anchors, repairs, drill."""
+"""What the book needs beyond Jupyter Book: verdicts, alt text, repairs, the drill."""
 
 from sphinx.application import Sphinx
 

@@ -57,7 +57,11 @@ def add_script(
 
 def add_cards(app: Sphinx, error: Exception | None) -> None:
     """Write the cards that the page offers beside it."""
-    if error is not None or app.builder.format != "html" or PAGE not in app.env.found_docs:
+    if (
+        error is not None
+        or app.builder.format != "html"
+        or PAGE not in app.env.found_docs
+    ):
         return
     folder = Path(app.outdir, PAGE).parent
     for name in CARDS:
