@@ -26,6 +26,7 @@ OPEN_ALL = """document.querySelectorAll('details').forEach(one => {
 })"""
 VIOLATIONS = """async () => (await axe.run({resultTypes: ['violations']})).violations
     .map(one => [one.id, one.nodes.map(node => node.html)])"""
+HREF = "location.href"  # playwright's own url is told late
 TOO_WIDE = "() => document.documentElement.scrollWidth > window.innerWidth"
 
 
@@ -242,7 +243,7 @@ def test_the_address_keeps_the_filter_and_can_be_sent(visit: Visit) -> None:
     page.get_by_label("Evidence").select_option("measured")
     page.get_by_role("checkbox", name="Holds").uncheck()
     page.get_by_label("Find in the ledger").fill("weight of")
-    sent = page.url
+    sent = page.evaluate(HREF)
     query = "?find=weight+of&chapter=3&evidence=measured&verdict=depends,fails"
     assert sent == f"{visit.address}{LEDGER}.html{query}"
     status = page.get_by_role("status").inner_text()
@@ -256,7 +257,7 @@ def test_the_address_keeps_the_filter_and_can_be_sent(visit: Visit) -> None:
 
     for name in ("Depends", "Fails"):
         page.get_by_role("checkbox", name=name).uncheck()
-    assert page.url.endswith("&verdict=none")
+    assert page.evaluate(HREF).endswith("&verdict=none")
     page.reload()
     assert shown(page) == 0
     assert visit.troubles == []
@@ -271,7 +272,7 @@ def test_an_address_that_makes_no_sense_filters_nothing(visit: Visit) -> None:
 def test_a_link_to_a_row_that_is_filtered_out_ends_the_filter(visit: Visit) -> None:
     page = visit.open(f"{LEDGER}.html?chapter=3&verdict=fails#C6")
     assert page.locator("tr:has(#C6)").is_visible()
-    assert page.url == f"{visit.address}{LEDGER}.html#C6"
+    assert page.evaluate(HREF) == f"{visit.address}{LEDGER}.html#C6"
     page.get_by_label("Chapter").select_option("3")
     assert not page.locator("tr:has(#C6)").is_visible()
     page.evaluate("location.hash = '#C7'")
@@ -360,7 +361,7 @@ def test_a_round_asks_every_question_once_by_keyboard(visit: Visit) -> None:
     page = visit.open(f"{DRILL}.html")
     chapter = page.locator(".tf-item[id^=q-3-]")
     listed = chapter.evaluate_all("all => all.map(one => one.id)")
-    assert len(listed) == 19
+    assert len(listed) > 10
     ask(page, "Chapter", "3 · Attention")
     asked = []
     for place, _ in enumerate(listed):
@@ -374,13 +375,16 @@ def test_a_round_asks_every_question_once_by_keyboard(visit: Visit) -> None:
     assert sorted(asked) == sorted(listed)
     assert asked != listed
     assert not page.locator(".tf-card").is_visible()
+    missed, half, knew = (len(listed[place::3]) for place in range(3))
     assert progress(page) == (
-        "Round over. Not yet: 7, Half: 6, Knew it: 6. 13 to ask, in random order. "
-        f"Of all {page.locator('.tf-item').count()} you knew 6, half 6, not yet 7."
+        f"Round over. Not yet: {missed}, Half: {half}, Knew it: {knew}. "
+        f"{missed + half} to ask, in random order. Of all "
+        f"{page.locator('.tf-item').count()} you knew {knew}, half {half}, "
+        f"not yet {missed}."
     )
     assert page.evaluate("document.activeElement.textContent") == "Start"
     assert chapter.evaluate_all("all => all.map(one => one.id)") == listed
-    assert chapter.locator(".tf-mark.tf-holds:text-is('Knew it')").count() == 6
+    assert chapter.locator(".tf-mark.tf-holds:text-is('Knew it')").count() == knew
     assert visit.troubles == []
 
 
@@ -405,10 +409,11 @@ def test_progress_outlives_the_page_until_it_is_cleared(visit: Visit) -> None:
     known = card(page)
     for key in ("Space", "3", "Space", "1", "Escape"):
         page.keyboard.press(key)
-    told = "Of all 146 you knew 1, half 0, not yet 1."
+    number = page.locator(".tf-item").count()
+    told = f"Of all {number} you knew 1, half 0, not yet 1."
     assert progress(page).endswith(told)
     page.reload()
-    assert progress(page) == f"145 to ask, in random order. {told}"
+    assert progress(page) == f"{number - 1} to ask, in random order. {told}"
     ask(page, "Kind", "30 seconds")
     rest = set()
     for _ in range(10):
@@ -423,7 +428,7 @@ def test_progress_outlives_the_page_until_it_is_cleared(visit: Visit) -> None:
     assert told in progress(page)
     page.once("dialog", lambda dialog: dialog.accept())
     clear.click()
-    assert progress(page).endswith("Of all 146 you knew 0, half 0, not yet 0.")
+    assert progress(page).endswith(f"Of all {number} you knew 0, half 0, not yet 0.")
     page.reload()
     assert page.locator(".tf-item .tf-mark").count() == 0
     assert visit.troubles == []
@@ -506,7 +511,7 @@ def test_cards_are_offered_for_download(visit: Visit, name: str) -> None:
 
 def test_the_drill_is_a_list_without_javascript(plain: Any, address: str) -> None:
     plain.goto(f"{address}{DRILL}.html")
-    assert plain.get_by_role("button").count() == 0
+    assert plain.locator(".bd-article button").count() == 0
     item = plain.locator("#q-1-short")
     assert not item.locator("p").first.is_visible()
     item.locator("summary").click()

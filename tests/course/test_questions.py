@@ -26,9 +26,10 @@ CELLS = [
     "And once more:\n\n$$w = 1$$",
     "### What else?",
     "## Follow-ups\n\n### Why `True`?\n\nSee [C5](../book/ledger.md#C5).\n\nMore.\n\n"
-    "### And now?\n\nRead [on](06_encoder_decoder.ipynb#quiz) or [up](#say-this-instead).",
+    "### And now?\n\nRead [on](06_encoder_decoder.ipynb#quiz) or "
+    "[up](#say-this-instead).",
     '## When they push back\n\n<details class="tf-push"><summary>“Is a &lt; b?”'
-    "</summary>\n\nNo.\n\n</details>\n\n## What to remember\n\n### Not a question?\n\nx",
+    "</summary>\n\nNo.\n\n</details>\n\n## What to remember\n\n### Not one?\n\nx",
 ]
 
 
