@@ -1,5 +1,6 @@
 """The `tfcourse` command: what it prints, what it refuses, how it exits."""
 
+import csv
 import hashlib
 import subprocess
 import sys
@@ -317,3 +318,30 @@ def test_data_that_cannot_be_had_exits_with_1(
     assert code == 1
     assert "train.tsv" in errors
     assert not (tmp_path / "run").exists()
+
+
+def test_cards_are_written_and_counted(tmp_path: Path) -> None:
+    out = tmp_path / "transformers.csv"
+    code, printed, errors = call("cards", "--out", out)
+    assert (code, errors) == (0, "")
+    with out.open(encoding="utf-8", newline="") as file:
+        written = len(list(csv.DictReader(file)))
+    assert written > 300
+    assert printed == f"{written} cards: {out}\n"
+
+
+@pytest.mark.parametrize("name", ["cards.pdf", "nowhere/cards.apkg"])
+def test_cards_refuse_what_they_cannot_write(tmp_path: Path, name: str) -> None:
+    code, printed, errors = call("cards", "--out", tmp_path / name)
+    assert (code, printed) == (2, "")
+    assert name in errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_cards_refuse_a_folder_without_chapters(tmp_path: Path) -> None:
+    out = tmp_path / "cards.csv"
+    code, _, errors = call("cards", "--out", out, "--notebooks", tmp_path)
+    assert (code, errors) == (
+        2,
+        f"tfcourse: no chapter (NN_name.ipynb) in {tmp_path}\n",
+    )

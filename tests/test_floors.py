@@ -38,8 +38,9 @@ FLOORS = (
     "course.exercise_parallel course.exercise_selection course.exercise_positions "
     "course.exercise_text course.exercise_reach course.exercise_scaling "
     "course.exercise_variants course.exercise_beyond course.exercise_optimization",
-    "course.exercises course.chapter course.pages course.zoo course.fresh recipes.run",
-    "headless",
+    "course.exercises course.chapter course.pages course.zoo course.fresh "
+    "course.questions recipes.run",
+    "headless course.cards",
     "course.refresh",
     "batch",
     "progress summary",
@@ -56,6 +57,7 @@ LIGHT = (
     "tfcourse.course.ledger",
     "tfcourse.course.pages",
     "tfcourse.course.fresh",
+    "tfcourse.course.cards",
     "tfcourse.cli",
 )
 

@@ -326,6 +326,24 @@ def evaluate(folder: RunFolder, device: Device = "auto") -> None:
         typer.echo(score)
 
 
+@app.command()
+def cards(
+    out: Annotated[Path, typer.Option(help="A file: .apkg for Anki, or .csv.")],
+    notebooks: Folder = None,
+) -> None:
+    """Write cards to learn from: every claim with its verdict, every question.
+
+    Anki finds the cards of an earlier export again, so an update keeps its history.
+    """
+    from tfcourse.course.cards import write_cards
+
+    try:
+        number = write_cards(out, notebooks or headless.notebook_folder())
+    except ValueError as error:
+        _refuse(error)
+    typer.echo(f"{number} cards: {out}")
+
+
 @contextmanager
 def _refusing() -> Iterator[None]:
     """End with exit code 2 for what was refused, 1 for what failed."""

@@ -100,17 +100,15 @@
   function upgradeLedger(tables) {
     tables.forEach((table) => stack(table, "tf-stack"));
     const rows = tables.flatMap((table) => all("tbody tr", table).map(describeRow));
-    const { form, fields } = makeFilter(rows.length);
-    const update = () => filterRows(rows, tables, fields);
+    const { form, fields } = makeFilter(rows);
+    const update = () => {
+      filterRows(rows, tables, fields);
+      writeAddress(fields);
+    };
     form.addEventListener("input", update);
     form.addEventListener("submit", (event) => event.preventDefault());
     tables[0].closest("section").before(form);
-    const wanted = new URLSearchParams(location.search).get("verdict");
-    if (wanted in VERDICTS) {
-      for (const [verdict, box] of Object.entries(fields.boxes)) {
-        box.checked = verdict === wanted;
-      }
-    }
+    readAddress(fields);
     const showTarget = () => {
       const target = location.hash && document.getElementById(location.hash.slice(1));
       if (!target) return;
@@ -121,8 +119,42 @@
       target.scrollIntoView();
     };
     addEventListener("hashchange", showTarget);
-    update();
+    filterRows(rows, tables, fields);
     showTarget();
+  }
+
+  // The address holds the filter, as in ?chapter=3&verdict=depends,fails&find=cache, so
+  // that it can be sent; what is not in it, or makes no sense, is not filtered.
+  function readAddress(fields) {
+    const asked = new URLSearchParams(location.search);
+    for (const [name, control] of Object.entries(fields.single)) {
+      const value = asked.get(name) ?? "";
+      const known = !control.options || all("option", control).some((one) => one.value === value);
+      if (known) control.value = value;
+    }
+    const named = (asked.get("verdict") ?? "").split(",");
+    const verdicts = named.filter((one) => one in VERDICTS || one === "none");
+    if (!verdicts.length) return;
+    for (const [verdict, box] of Object.entries(fields.boxes)) {
+      box.checked = verdicts.includes(verdict);
+    }
+  }
+
+  function writeAddress(fields) {
+    const asked = new URLSearchParams();
+    for (const [name, control] of Object.entries(fields.single)) {
+      if (control.value) asked.set(name, control.value);
+    }
+    const names = Object.keys(VERDICTS);
+    const checked = names.filter((verdict) => fields.boxes[verdict].checked);
+    if (checked.length < names.length) asked.set("verdict", checked.join(",") || "none");
+    const query = String(asked).replaceAll("%2C", ",");
+    const address = location.pathname + (query && `?${query}`) + location.hash;
+    try {
+      history.replaceState(history.state, "", address);
+    } catch {
+      // Some browsers refuse it for files, or when it comes too often: the filter works.
+    }
   }
 
   function describeRow(row) {
@@ -130,18 +162,21 @@
     return {
       row,
       verdict: Object.keys(VERDICTS).find((name) => mark.classList.contains(`tf-${name}`)),
+      chapter: chapterOf(row),
       evidence: row.cells[3].textContent.trim().split(/\W/, 1)[0].toLowerCase(),
       text: row.textContent.toLowerCase(),
     };
   }
 
-  function makeFilter(count) {
-    const search = make("input", { type: "search", id: "tf-find" });
-    const evidence = make("select", { id: "tf-evidence" });
-    for (const word of ["Any evidence", "Measured", "Cited"]) {
-      const value = word === "Any evidence" ? "" : word.toLowerCase();
-      evidence.append(make("option", { value, textContent: word }));
-    }
+  const headingOf = (row) => row.closest("section").querySelector("h2").firstChild.textContent;
+  const chapterOf = (row) => headingOf(row).split(" ", 1)[0]; // 3 of "3 · Attention"
+
+  function makeFilter(rows) {
+    const find = make("input", { type: "search", id: "tf-find" });
+    const headings = new Map(rows.map(({ row, chapter }) => [chapter, headingOf(row)]));
+    const chapter = choice("tf-chapter", ["", "All chapters"], ...headings);
+    const kinds = ["Measured", "Cited"].map((word) => [word.toLowerCase(), word]);
+    const evidence = choice("tf-evidence", ["", "Any evidence"], ...kinds);
     const boxes = {};
     const labels = Object.entries(VERDICTS).map(([verdict, word]) => {
       boxes[verdict] = make("input", { type: "checkbox", defaultChecked: true });
@@ -152,13 +187,19 @@
     const form = make(
       "form",
       { className: "tf-filter", role: "search" },
-      field("Find in the ledger", search),
+      field("Find in the ledger", find),
+      field("Chapter", chapter),
       field("Evidence", evidence),
       make("fieldset", {}, make("legend", { textContent: "Show" }), ...labels),
       status,
     );
     form.setAttribute("aria-label", "Filter the ledger");
-    return { form, fields: { search, evidence, boxes, status, count } };
+    return { form, fields: { single: { find, chapter, evidence }, boxes, status } };
+  }
+
+  function choice(id, ...options) {
+    const made = options.map(([value, text]) => make("option", { value, textContent: text }));
+    return make("select", { id }, ...made);
   }
 
   function field(text, control) {
@@ -168,14 +209,16 @@
   }
 
   function filterRows(rows, tables, fields) {
-    const words = fields.search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const { find, chapter, evidence } = fields.single;
+    const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0;
-    for (const { row, verdict, evidence, text } of rows) {
+    for (const one of rows) {
       const fits =
-        fields.boxes[verdict].checked &&
-        (!fields.evidence.value || fields.evidence.value === evidence) &&
-        words.every((word) => text.includes(word));
-      row.hidden = !fits;
+        fields.boxes[one.verdict].checked &&
+        (!chapter.value || chapter.value === one.chapter) &&
+        (!evidence.value || evidence.value === one.evidence) &&
+        words.every((word) => one.text.includes(word));
+      one.row.hidden = !fits;
       shown += fits;
     }
     for (const table of tables) {
@@ -185,7 +228,7 @@
         link.parentElement.hidden = section.hidden;
       });
     }
-    fields.status.textContent = `${shown} of ${fields.count} sentences`;
+    fields.status.textContent = `${shown} of ${rows.length} sentences`;
   }
 
   // What scrolls sideways must be reachable by keyboard, and only then.

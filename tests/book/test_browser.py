@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 from built_book import Book, listed_pages
 
+from tfcourse.course.ledger import load_ledger
+
 PAGES = [*listed_pages(), "search"]
 CHAPTERS = [page for page in PAGES if page.startswith("notebooks/")]
 LEDGER = "book/ledger"
+DRILL = "book/drill"
 AXE = Path(__file__).with_name("axe.min.js").read_text(encoding="utf-8")
 
 WIDTHS = (320, 375, 640, 768, 1024, 1280, 1600)
@@ -23,6 +26,7 @@ OPEN_ALL = """document.querySelectorAll('details').forEach(one => {
 })"""
 VIOLATIONS = """async () => (await axe.run({resultTypes: ['violations']})).violations
     .map(one => [one.id, one.nodes.map(node => node.html)])"""
+HREF = "location.href"  # playwright's own url is told late
 TOO_WIDE = "() => document.documentElement.scrollWidth > window.innerWidth"
 
 
@@ -94,6 +98,9 @@ def use(page: Any) -> None:
         button.click()
     for search in page.get_by_label("Find in the ledger").all():
         search.fill("the")
+    if page.locator(".tf-drill").count():
+        ask(page, "Chapter", "5 · Positional encoding", "Kind", "Whiteboard")
+        page.keyboard.press("Space")
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -214,6 +221,67 @@ def test_ledger_is_filtered_by_verdict(visit: Visit) -> None:
     assert shown(page) == total
 
 
+def test_ledger_is_filtered_by_chapter(visit: Visit) -> None:
+    page = visit.open(f"{LEDGER}.html")
+    page.get_by_label("Chapter").focus()
+    page.keyboard.type("10b")
+    headings = page.locator(".bd-article h2:visible")
+    assert [text.rstrip("#") for text in headings.all_inner_texts()] == [
+        "10b · Beyond text"
+    ]
+    rows = [one for one in load_ledger().claims.values() if one.chapter == "10b"]
+    assert shown(page) == len(rows)
+    total = len(load_ledger().claims)
+    assert (
+        page.get_by_role("status").inner_text() == f"{len(rows)} of {total} sentences"
+    )
+
+
+def test_the_address_keeps_the_filter_and_can_be_sent(visit: Visit) -> None:
+    page = visit.open(f"{LEDGER}.html")
+    page.get_by_label("Chapter").select_option("3")
+    page.get_by_label("Evidence").select_option("measured")
+    page.get_by_role("checkbox", name="Holds").uncheck()
+    page.get_by_label("Find in the ledger").fill("weight of")
+    sent = page.evaluate(HREF)
+    query = "?find=weight+of&chapter=3&evidence=measured&verdict=depends,fails"
+    assert sent == f"{visit.address}{LEDGER}.html{query}"
+    status = page.get_by_role("status").inner_text()
+    assert 0 < shown(page) < 22
+
+    page.goto("about:blank")
+    page = visit.open(sent.removeprefix(visit.address))
+    assert page.get_by_role("status").inner_text() == status
+    assert page.get_by_label("Find in the ledger").input_value() == "weight of"
+    assert not page.get_by_role("checkbox", name="Holds").is_checked()
+
+    for name in ("Depends", "Fails"):
+        page.get_by_role("checkbox", name=name).uncheck()
+    assert page.evaluate(HREF).endswith("&verdict=none")
+    page.reload()
+    assert shown(page) == 0
+    assert visit.troubles == []
+
+
+def test_an_address_that_makes_no_sense_filters_nothing(visit: Visit) -> None:
+    page = visit.open(f"{LEDGER}.html?chapter=99&evidence=no&verdict=maybe&other=1")
+    assert shown(page) == len(load_ledger().claims)
+    for label in ("Chapter", "Evidence"):
+        chosen = page.get_by_label(label).evaluate("one => one.selectedIndex")
+        assert chosen == 0, label
+
+
+def test_a_link_to_a_row_that_is_filtered_out_ends_the_filter(visit: Visit) -> None:
+    page = visit.open(f"{LEDGER}.html?chapter=3&verdict=fails#C6")
+    assert page.locator("tr:has(#C6)").is_visible()
+    assert page.evaluate(HREF) == f"{visit.address}{LEDGER}.html#C6"
+    page.get_by_label("Chapter").select_option("3")
+    assert not page.locator("tr:has(#C6)").is_visible()
+    page.evaluate("location.hash = '#C7'")
+    page.locator("tr:has(#C7)").wait_for()
+    assert page.get_by_label("Chapter").input_value() == ""
+
+
 def test_ledger_is_filtered_by_evidence_and_words(visit: Visit) -> None:
     page = visit.open(f"{LEDGER}.html")
     total = shown(page)
@@ -267,6 +335,189 @@ def test_rows_keep_their_roles_as_cards(visit: Visit) -> None:
     table = page.get_by_role("table").first
     assert table.get_by_role("columnheader").count() == 4
     assert table.get_by_role("row").nth(1).get_by_role("cell").count() == 4
+
+
+# ---- the drill ----------------------------------------------------------------------
+
+
+def ask(page: Any, *fields: str) -> None:
+    """Choose what to ask, as label and value in turn, and start the round."""
+    for label, value in zip(fields[::2], fields[1::2], strict=True):
+        page.get_by_label(label, exact=True).select_option(value)
+    start = page.get_by_role("button", name="Start", exact=True)
+    start.focus()
+    page.keyboard.press("Enter")
+
+
+def card(page: Any) -> str:
+    """Return the id of the question on the card."""
+    return str(page.locator(".tf-card .tf-item").get_attribute("id"))
+
+
+def progress(page: Any) -> str:
+    """Return what the form says of all questions."""
+    return str(page.locator(".tf-drill form [role=status]").inner_text())
+
+
+def test_a_round_asks_every_question_once_by_keyboard(visit: Visit) -> None:
+    page = visit.open(f"{DRILL}.html")
+    chapter = page.locator(".tf-item[id^=q-3-]")
+    listed = chapter.evaluate_all("all => all.map(one => one.id)")
+    assert len(listed) > 10
+    ask(page, "Chapter", "3 · Attention")
+    asked = []
+    for place, _ in enumerate(listed):
+        where = page.locator(".tf-card [role=status]").inner_text()
+        assert where == f"Question {place + 1} of {len(listed)} · 3 · Attention"
+        asked.append(card(page))
+        page.keyboard.press("3")  # nothing is judged before the answer was seen
+        assert card(page) == asked[-1]
+        page.keyboard.press("Space")
+        page.keyboard.press("123"[place % 3])
+    assert sorted(asked) == sorted(listed)
+    assert asked != listed
+    assert not page.locator(".tf-card").is_visible()
+    missed, half, knew = (len(listed[place::3]) for place in range(3))
+    assert progress(page) == (
+        f"Round over. Not yet: {missed}, Half: {half}, Knew it: {knew}. "
+        f"{missed + half} to ask, in random order. Of all "
+        f"{page.locator('.tf-item').count()} you knew {knew}, half {half}, "
+        f"not yet {missed}."
+    )
+    assert page.evaluate("document.activeElement.textContent") == "Start"
+    assert chapter.evaluate_all("all => all.map(one => one.id)") == listed
+    assert chapter.locator(".tf-mark.tf-holds:text-is('Knew it')").count() == knew
+    assert visit.troubles == []
+
+
+def test_two_rounds_differ_in_order(visit: Visit) -> None:
+    page = visit.open(f"{DRILL}.html")
+    orders = []
+    for _ in range(2):
+        ask(page, "Kind", "Pushing back")
+        orders.append([])
+        for _ in range(10):
+            orders[-1].append(card(page))
+            page.keyboard.press("s")
+        page.keyboard.press("Escape")
+    assert len(set(orders[0])) == len(set(orders[1])) == 10
+    assert orders[0] != orders[1]
+
+
+def test_progress_outlives_the_page_until_it_is_cleared(visit: Visit) -> None:
+    page = visit.open(f"{DRILL}.html")
+    page.evaluate("localStorage.setItem('tf-drill', '{\"q-gone\": \"knew\"}')")
+    ask(page, "Kind", "30 seconds")
+    known = card(page)
+    for key in ("Space", "3", "Space", "1", "Escape"):
+        page.keyboard.press(key)
+    number = page.locator(".tf-item").count()
+    told = f"Of all {number} you knew 1, half 0, not yet 1."
+    assert progress(page).endswith(told)
+    page.reload()
+    assert progress(page) == f"{number - 1} to ask, in random order. {told}"
+    ask(page, "Kind", "30 seconds")
+    rest = set()
+    for _ in range(10):
+        rest.add(card(page))
+        page.keyboard.press("s")
+    assert len(rest) == 10
+    assert known not in rest
+
+    clear = page.get_by_role("button", name="Clear my progress")
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    clear.click()
+    assert told in progress(page)
+    page.once("dialog", lambda dialog: dialog.accept())
+    clear.click()
+    assert progress(page).endswith(f"Of all {number} you knew 0, half 0, not yet 0.")
+    page.reload()
+    assert page.locator(".tf-item .tf-mark").count() == 0
+    assert visit.troubles == []
+
+
+@pytest.mark.parametrize("stored", ["[", "3", "null", '{"q-1-short": "fine"}'])
+def test_a_store_that_makes_no_sense_is_no_progress(visit: Visit, stored: str) -> None:
+    page = visit.open(f"{DRILL}.html")
+    page.evaluate("text => localStorage.setItem('tf-drill', text)", stored)
+    page.reload()
+    assert progress(page).endswith("you knew 0, half 0, not yet 0.")
+    assert visit.troubles == []
+
+
+def test_the_drill_works_where_the_browser_keeps_nothing(visit: Visit) -> None:
+    visit.page.add_init_script(
+        "Object.defineProperty(window, 'localStorage',"
+        " {get() { throw new DOMException('no', 'SecurityError'); }})"
+    )
+    # The theme itself wants the store; its complaints are not ours.
+    page = visit.open(f"{DRILL}.html")
+    ask(page, "Kind", "30 seconds")
+    for key in ("Space", "2", "Escape"):
+        page.keyboard.press(key)
+    assert "half 1" in progress(page)
+    assert "This browser keeps nothing" in progress(page)
+
+
+def test_an_answer_is_shown_and_judged_by_mouse(visit: Visit) -> None:
+    page = visit.open(f"{DRILL}.html")
+    ask(page, "Chapter", "5 · Positional encoding", "Kind", "Whiteboard")
+    formula, judge = page.locator(".tf-card mjx-container[display]"), "3 · Knew it"
+    assert page.locator(".tf-card .tf-item p").first.is_visible()
+    assert not formula.first.is_visible()
+    assert not page.get_by_role("button", name=judge).is_visible()
+    page.get_by_role("button", name="Show the answer").click()
+    assert formula.first.is_visible()
+    page.get_by_role("button", name=judge).click()
+    page.get_by_role("button", name="Skip").click()
+    page.get_by_role("button", name="End the round").click()
+    assert progress(page).startswith("Round over. Knew it: 1. 2 to ask")
+
+
+def test_the_clock_counts_down_and_says_when_time_is_over(visit: Visit) -> None:
+    page = visit.page
+    page.clock.install()
+    visit.open(f"{DRILL}.html")
+    ask(page, "Kind", "30 seconds")
+    page.keyboard.press("c")
+    time, where = page.locator(".tf-time"), page.locator(".tf-card [role=status]")
+    assert time.inner_text() == "0:30"
+    page.clock.run_for(12_000)
+    assert time.inner_text() == "0:18"
+    assert "time" not in where.inner_text()
+    page.clock.run_for(18_000)
+    assert time.inner_text() == "Time."
+    assert where.inner_text().endswith("time is over")
+    page.keyboard.press("s")
+    assert time.inner_text() == ""
+    page.keyboard.press("Escape")
+    ask(page, "Kind", "Follow-up")
+    assert not page.get_by_role("button", name="Start the clock").is_visible()
+
+
+def test_a_link_to_a_question_opens_it(visit: Visit) -> None:
+    page = visit.open(f"{DRILL}.html#q-1-short")
+    assert page.locator("#q-1-short p").first.is_visible()
+    assert not page.locator("#q-1-long p").first.is_visible()
+
+
+@pytest.mark.parametrize("name", ["transformers.apkg", "transformers.csv"])
+def test_cards_are_offered_for_download(visit: Visit, name: str) -> None:
+    page = visit.open(f"{DRILL}.html")
+    with page.expect_download() as download:
+        page.locator(f"a[href='{name}']").click()
+    assert download.value.suggested_filename == name
+    size = Path(download.value.path()).stat().st_size
+    assert 50_000 < size < 500_000
+
+
+def test_the_drill_is_a_list_without_javascript(plain: Any, address: str) -> None:
+    plain.goto(f"{address}{DRILL}.html")
+    assert plain.locator(".bd-article button").count() == 0
+    item = plain.locator("#q-1-short")
+    assert not item.locator("p").first.is_visible()
+    item.locator("summary").click()
+    assert item.locator("p").first.is_visible()
 
 
 @pytest.fixture

@@ -285,3 +285,16 @@ def test_folded_code_is_named_by_its_words(drawn: Built) -> None:
     assert summary.get("aria-label") is None
     words = [span.get_text() for span in summary.select("span")]
     assert words == ["Show the code", "Hide the code"]
+
+
+def test_a_drill_without_a_place_for_its_questions_is_refused(
+    build: Callable[..., Built],
+) -> None:
+    from tfbook.drill import PAGE, PLACE, put_questions
+
+    for page in ("# Drill", f"{PLACE}\n{PLACE}"):
+        with pytest.raises(ValueError, match=f"needs '{PLACE}' once"):
+            put_questions(None, PAGE, [page])
+    other = ["# Another page"]
+    put_questions(None, "book/other", other)
+    assert other == ["# Another page"]

@@ -1,10 +1,10 @@
-"""What the book needs beyond Jupyter Book: verdicts, alt text, anchors, repairs."""
+"""What the book needs beyond Jupyter Book: verdicts, alt text, repairs, the drill."""
 
 from sphinx.application import Sphinx
 
-from . import anchors, figures, layout, theme, verdicts
+from . import anchors, drill, figures, layout, theme, verdicts
 
-MODULES = (verdicts, layout, figures, anchors, theme)
+MODULES = (verdicts, layout, figures, anchors, theme, drill)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
