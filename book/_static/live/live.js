@@ -43,7 +43,12 @@
   const root = document.getElementById("tf-live");
   const calm = matchMedia("(prefers-reduced-motion: reduce)");
   const wait = (ms) => new Promise((done) => setTimeout(done, ms));
-  const percent = (share) => `${(100 * share).toFixed(share > 0.0995 ? 0 : 1)} %`;
+
+  // What is not quite all does not look like all.
+  function percent(share) {
+    if (share > 0.995 && share < 1) return share > 0.999 ? ">\u00a099.9\u00a0%" : ">\u00a099\u00a0%";
+    return `${(100 * share).toFixed(share > 0.0995 ? 0 : 1)}\u00a0%`;
+  }
 
   function make(tag, props = {}, ...children) {
     const node = Object.assign(document.createElement(tag), props);
@@ -130,14 +135,16 @@
   class Page {
     constructor({ model, about, tokenizer }) {
       Object.assign(this, { model, about, tokenizer, switches: tf.intact(), run: 0 });
-      root.replaceChildren(
-        this.makeForm(),
+      this.shown = make(
+        "div",
+        { hidden: true },
         this.makeAnswer(),
-        this.makeAttention(),
         this.makeSwitches(),
-        this.makeChecks(),
+        this.makeTokens(),
+        this.makeAttention(),
       );
-      this.from.value = "de";
+      root.replaceChildren(this.makeForm(), this.shown);
+      this.from.value = "en";
       this.to.value = "ja";
       this.day.value = about.unseen[0];
       this.fillText();
@@ -168,7 +175,11 @@
       const form = make(
         "form",
         { className: "tf-live-box", noValidate: true },
-        row(field("From", this.from), field("To", this.to), button("Swap", () => this.swap())),
+        row(
+          field("From", this.from),
+          field("To", this.to),
+          button("Swap", () => this.swap()),
+        ),
         row(
           field("Day", this.day),
           this.weekday,
@@ -215,7 +226,8 @@
     fillText() {
       const language = this.language(this.from);
       setLanguage(this.text, this.from.value, language);
-      if (this.day.value) this.text.value = writeDate(this.day.value, language, this.style);
+      if (!this.day.value) return;
+      this.text.value = writeDate(this.day.value, language, this.style);
     }
 
     // -- translating
@@ -242,7 +254,8 @@
       const run = ++this.run; // a later request ends an earlier one
       try {
         this.asked = this.read();
-        const { tokens, probabilities, held } = this.decode(this.asked.source, this.switches);
+        const found = this.decode(this.asked.source, this.switches);
+        const { tokens, probabilities, held } = found;
         this.probabilities = probabilities;
         this.status.textContent = slowly ? "Writing …" : "";
         this.heldBeams.hidden = true;
@@ -262,7 +275,11 @@
     decode(source, switches) {
       if (this.beam.control.checked) {
         const { tokens, held } = tf.beamSearch(
-          this.model, source, tf.SPECIAL, this.about.beams, switches,
+          this.model,
+          source,
+          tf.SPECIAL,
+          this.about.beams,
+          switches,
         );
         return { tokens, held, probabilities: [] };
       }
@@ -286,10 +303,12 @@
         notes.push(make("span", {}, "✗ Wrong: CLDR writes ", this.quote(right), "."));
       }
       if (unknown.length) {
-        notes.push(`The model has no token for ${unknown.map((one) => `“${one}”`).join(", ")}.`);
+        const words = unknown.map((one) => `“${one}”`).join(", ");
+        notes.push(`The model has no token for ${words}.`);
       }
       if (this.changes().length) {
-        const whole = this.tokenizer.decode(this.decode(this.asked.source, tf.intact()).tokens);
+        const { tokens } = this.decode(this.asked.source, tf.intact());
+        const whole = this.tokenizer.decode(tokens);
         const off = `Off: ${this.changes().join(", ")}. The whole model writes `;
         notes.push(make("span", {}, off, this.quote(whole), "."));
       }
@@ -326,8 +345,6 @@
     // -- what was read and written
 
     makeAnswer() {
-      this.sourceTokens = make("ol", { className: "tf-live-tokens" });
-      this.targetTokens = make("ol", { className: "tf-live-tokens" });
       this.written = make("p", { className: "tf-live-written" });
       this.verdict = make("div", { role: "status", className: "tf-live-verdict" });
       this.heldList = make("ol");
@@ -340,29 +357,34 @@
         }),
         this.heldList,
       );
-      this.answer = make(
+      return make("div", {}, this.written, this.verdict, this.heldBeams);
+    }
+
+    makeTokens() {
+      this.sourceTokens = make("ol", { className: "tf-live-tokens" });
+      this.targetTokens = make("ol", { className: "tf-live-tokens" });
+      for (const list of [this.sourceTokens, this.targetTokens]) {
+        list.addEventListener("change", (event) => {
+          this.picked = event.target.value;
+          this.choose(this.picked);
+        });
+        list.addEventListener("mouseover", (event) => this.hover(event));
+        list.addEventListener("mouseleave", () => this.drawWeights(this.chosen));
+      }
+      return make(
         "div",
-        { hidden: true },
-        this.written,
-        this.verdict,
-        this.heldBeams,
-        make("h3", { textContent: "What a head looks at" }),
+        {},
+        make("h3", { textContent: "What each head looks at" }),
         make("p", {
           textContent:
             "Choose a token by mouse or arrow keys. A token that is read looks at all " +
             "that is read; one that is being written looks at what is read and at what " +
-            "is written so far. ␣ is a space.",
+            "is written so far: — is hidden by a mask. ␣ is a space.",
         }),
         this.makeHeadChoice(),
         group("It reads", this.sourceTokens),
         group("It writes", this.targetTokens),
       );
-      for (const list of [this.sourceTokens, this.targetTokens]) {
-        list.addEventListener("change", (event) => this.choose(event.target.value));
-        list.addEventListener("mouseover", (event) => this.hover(event));
-        list.addEventListener("mouseleave", () => this.drawWeights(this.chosen));
-      }
-      return this.answer;
     }
 
     show(tokens) {
@@ -373,25 +395,31 @@
       const memory = this.model.encode(source, this.switches, record);
       const readByDecoder = tokens.at(-1) === tf.SPECIAL.stop ? tokens.slice(0, -1) : tokens;
       this.model.decode(readByDecoder, memory, this.switches, record);
-      this.answer.hidden = this.attention.hidden = false;
+      this.shown.hidden = false;
       setLanguage(this.written, to, this.about.languages[to]);
       this.written.textContent = this.tokenizer.decode(tokens);
-      const sourceLanguages = source.map((_, place) => (place === 0 ? to : from));
-      this.fillTokens(this.sourceTokens, "source", source, sourceLanguages, from);
-      this.fillTokens(this.targetTokens, "target", tokens, tokens.map(() => to), to);
-      const last = `target ${tokens.length - 1}`;
-      const valid = this.chosen && this.place(this.chosen) < this.rowOf(this.chosen).length;
-      this.choose(valid && this.finished ? this.chosen : last);
+      this.fillTokens(this.sourceTokens, "source", source.length, from);
+      this.fillTokens(this.targetTokens, "target", tokens.length, to);
+      this.choose(this.finished ? this.kept() : `target ${tokens.length - 1}`);
+    }
+
+    // While it writes, the newest token is chosen; then the reader's, or the first word.
+    kept() {
+      const { picked, tokens } = this;
+      if (picked && this.place(picked) < this.rowOf(picked).length) return picked;
+      const isWord = (token) => /\p{L}/u.test(this.tokenizer.symbols[token]);
+      const first = tokens.findIndex((token) => token > tf.SPECIAL.unknown && isWord(token));
+      return `target ${Math.max(1, first)}`;
     }
 
     get finished() {
       return this.tokens.at(-1) === tf.SPECIAL.stop;
     }
 
-    fillTokens(list, kind, tokens, languages, language) {
+    fillTokens(list, kind, length, language) {
       setLanguage(list, language, this.about.languages[language]);
       list.replaceChildren(
-        ...tokens.map((token, place) => {
+        ...Array.from({ length }, (_, place) => {
           const given = kind === "target" && place === 0; // start: not written by it
           const radio = given
             ? null
@@ -404,7 +432,7 @@
             given ? "span" : "label",
             { className: "tf-live-token" },
             radio,
-            this.tokenText(token, languages[place]),
+            this.tokenText(...this.tokenAt(kind, place)),
             make("span", { className: "tf-live-bar", ariaHidden: "true" }, make("span")),
             make("span", { className: "tf-live-share", dir: "ltr", lang: "en" }),
           );
@@ -416,12 +444,15 @@
     tokenText(token, language) {
       const isSpecial = token <= tf.SPECIAL.unknown;
       const symbol = this.tokenizer.symbols[token];
-      if (isSpecial) return make("em", { lang: "en", dir: "ltr", textContent: symbol.slice(1, -1) });
+      if (isSpecial) {
+        return make("em", { lang: "en", dir: "ltr", textContent: symbol.slice(1, -1) });
+      }
       const shown = make("bdi", { lang: language, textContent: symbol.replace(/\s/g, "␣") });
       if (!/^\P{L}*\s\P{L}*$/u.test(symbol)) return shown;
       shown.ariaHidden = "true"; // an open box says nothing aloud
       const spoken = symbol.replace(/\s/g, " space ").trim();
-      return make("span", {}, shown, make("span", { className: "tf-hidden", textContent: spoken }));
+      const hidden = make("span", { className: "tf-hidden", lang: "en", textContent: spoken });
+      return make("span", {}, shown, hidden);
     }
 
     // -- attention
@@ -442,10 +473,11 @@
     makeAttention() {
       this.headSwitches = make("div", { className: "tf-live-row" });
       this.seen = make("p", { role: "status", className: "tf-live-seen" });
-      this.allHeads = make("div", { className: "tf-live-scroll" });
-      this.attention = make(
+      this.allHeads = make("div", { className: "tf-live-scroll", tabIndex: 0, role: "region" });
+      this.allHeads.setAttribute("aria-label", "Weights of all heads");
+      return make(
         "div",
-        { hidden: true },
+        {},
         this.seen,
         make(
           "details",
@@ -455,7 +487,6 @@
         ),
         (this.headGroup = group("", this.headSwitches)),
       );
-      return this.attention;
     }
 
     place(name) {
@@ -469,7 +500,7 @@
     choose(name) {
       if (!name || !this.tokens) return;
       this.chosen = name;
-      const radio = this.answer.querySelector(`input[value="${name}"]`);
+      const radio = this.shown.querySelector(`input[value="${name}"]`);
       if (radio) radio.checked = true;
       this.drawWeights(name);
       this.drawAllHeads();
@@ -481,18 +512,22 @@
       if (radio) this.drawWeights(radio.value);
     }
 
-    // What a token looks at in a head: [where, shares of each token there].
+    // What a token looks at in a head: its share of each token; null: hidden by a mask.
     looks(name, layer, head) {
       const place = this.place(name);
-      const get = (kind) => this.weights.get(tf.headName(kind, layer, head));
-      if (name.startsWith("source")) return { source: get("encoder")[place], target: [] };
+      const get = (kind, query) => this.weights.get(tf.headName(kind, layer, head))[query];
+      if (name.startsWith("source")) return { source: get("encoder", place), target: [] };
       const query = place - 1; // the decoder writes a token where it reads the one before
-      return { source: get("cross")[query], target: get("decoder")[query] };
+      const { causal, cross } = this.switches;
+      return {
+        source: get("cross", query).map((share) => (cross ? share : null)),
+        target: get("decoder", query).map((share, k) => (causal && k > query ? null : share)),
+      };
     }
 
     drawWeights(name) {
       if (!name || !this.weights) return;
-      const looks = this.looks(name, Number(this.layer.value), Number(this.head.value));
+      const looks = this.looks(name, this.layer.value, this.head.value);
       this.drawBars(this.sourceTokens, looks.source);
       this.drawBars(this.targetTokens, looks.target);
     }
@@ -501,43 +536,56 @@
       [...list.children].forEach((item, place) => {
         const share = shares[place] ?? 0;
         item.querySelector(".tf-live-bar > span").style.inlineSize = `${100 * share}%`;
-        item.querySelector(".tf-live-share").textContent = place in shares ? percent(share) : "";
+        const text = shares[place] === null ? "—" : percent(share);
+        item.querySelector(".tf-live-share").textContent = place in shares ? text : "";
       });
     }
 
     describe() {
-      const [layer, head] = [Number(this.layer.value), Number(this.head.value)];
-      const looks = this.looks(this.chosen, layer, head);
-      const token = this.rowOf(this.chosen)[this.place(this.chosen)];
-      const isSource = this.chosen.startsWith("source");
-      const parts = [isSource ? "Reading " : "Writing ", this.inline(token), ", this head looks most"];
-      parts.push(" at ", ...this.most(looks.source, this.asked.source));
-      if (!isSource) parts.push(" of what is read, and at ", ...this.most(looks.target, this.tokens));
-      if (!isSource) parts.push(" of what is written");
-      const probability = isSource ? undefined : this.probabilities[this.place(this.chosen) - 1];
-      parts.push(probability === undefined ? "." : `. Probability of the token: ${percent(probability)}.`);
+      const { source, target } = this.looks(this.chosen, this.layer.value, this.head.value);
+      const [where, place] = this.chosen.split(" ");
+      const token = this.named(where, Number(place));
+      if (where === "source") {
+        const parts = ["Reading ", token, ", this head looks most at "];
+        this.seen.replaceChildren(...parts, ...this.most("source", source), ".");
+        return;
+      }
+      const parts = ["Writing ", token, ", this head looks most at "];
+      parts.push(...this.most("source", source), " of what is read, and at ");
+      parts.push(...this.most("target", target), " of what is written.");
+      const probability = this.probabilities[place - 1];
+      if (probability !== undefined) {
+        parts.push(` Its probability was ${percent(probability)}.`);
+      }
       this.seen.replaceChildren(...parts);
     }
 
-    most(shares, tokens) {
+    most(where, shares) {
       const best = shares.indexOf(Math.max(...shares));
-      if (shares[best] === 0) return ["nothing"];
-      return [this.inline(tokens[best]), ` (${percent(shares[best])})`];
+      if (!shares[best]) return ["nothing"];
+      return [this.named(where, best), ` (${percent(shares[best])})`];
     }
 
-    inline(token) {
-      return make("b", {}, this.tokenText(token, ""));
+    named(where, place) {
+      return make("b", {}, this.tokenText(...this.tokenAt(where, place)));
+    }
+
+    // A token with its language; the first that is read names the language asked for.
+    tokenAt(where, place) {
+      const { source, from, to } = this.asked;
+      if (where === "target") return [this.tokens[place], to];
+      return [source[place], place === 0 ? to : from];
     }
 
     drawAllHeads() {
       const isSource = this.chosen.startsWith("source");
-      const { source } = this.asked;
-      const tables = [this.headTable("source", isSource ? "At what is read" : "At what is read (cross-attention)", source)];
-      if (!isSource) tables.push(this.headTable("target", "At what is written so far", this.tokens));
+      const caption = `At what is read${isSource ? "" : " (cross-attention)"}`;
+      const tables = [this.headTable("source", caption)];
+      if (!isSource) tables.push(this.headTable("target", "At what is written so far"));
       this.allHeads.replaceChildren(...tables);
     }
 
-    headTable(where, caption, tokens) {
+    headTable(where, caption) {
       const rows = [];
       let length = 0;
       for (const layer of this.layer.options) {
@@ -545,7 +593,8 @@
           const shares = this.looks(this.chosen, layer.value, head.value)[where];
           length = shares.length;
           const cells = shares.map((share) => {
-            const cell = make("td", { textContent: Math.round(100 * share) });
+            const textContent = share === null ? "—" : Math.round(100 * share);
+            const cell = make("td", { textContent });
             cell.style.setProperty("--share", `${Math.round(40 * share)}%`);
             return cell;
           });
@@ -553,9 +602,9 @@
           rows.push(make("tr", {}, make("th", { scope: "row", textContent: title }), ...cells));
         }
       }
-      const heads = tokens
-        .slice(0, length)
-        .map((token) => make("th", { scope: "col" }, this.tokenText(token, "")));
+      const heads = Array.from({ length }, (_, place) =>
+        make("th", { scope: "col" }, this.tokenText(...this.tokenAt(where, place))),
+      );
       return make(
         "table",
         { className: "tf-live-heads" },
@@ -594,6 +643,7 @@
         { className: "tf-live-box" },
         group("Parts that are on: switch one off, and see what breaks", row(...ticks, this.all)),
         this.off,
+        ...this.makeChecks(),
       );
     }
 
@@ -650,15 +700,13 @@
         }
         event.target.disabled = false;
       };
-      return make(
-        "div",
-        { className: "tf-live-box" },
+      return [
         row(
           button("Measure on 100 unseen dates", guarded((say) => this.measure(say))),
           button("Compare with PyTorch", guarded((say) => this.compare(say))),
         ),
         status,
-      );
+      ];
     }
 
     // Greedy, with the switches as they are; pairs of languages go round.
@@ -670,9 +718,8 @@
       let right = 0;
       for (let n = 0; n < 100; n++) {
         const iso = this.about.unseen[n % this.about.unseen.length];
-        const [from, to] = [codes[n % codes.length], codes[(3 * n + 1) % codes.length]].map(
-          (code) => this.about.languages[code],
-        );
+        const from = this.about.languages[codes[n % codes.length]];
+        const to = this.about.languages[codes[(3 * n + 1) % codes.length]];
         const style = n % 2 ? "long" : "full";
         const source = this.tokenizer.encode(`${to.name}: ${writeDate(iso, from, style)}`);
         const steps = tf.greedy(this.model, source, tf.SPECIAL, switches);
@@ -699,7 +746,8 @@
         count += logits.length;
       });
       const digits = largest.toExponential(1);
-      say(`${count} logits of ${about.length} dates: none differs from PyTorch's by more than ${digits}.`);
+      const what = `${count} logits of ${about.length} dates`;
+      say(`${what}: none differs from PyTorch's by more than ${digits}.`);
     }
   }
 
@@ -709,7 +757,9 @@
 
   function numbered(count) {
     const select = make("select");
-    for (let n = 0; n < count; n++) select.append(make("option", { value: n, textContent: n + 1 }));
+    for (let n = 0; n < count; n++) {
+      select.append(make("option", { value: n, textContent: n + 1 }));
+    }
     return select;
   }
 

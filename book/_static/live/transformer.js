@@ -5,7 +5,7 @@
    A sequence is an array of rows, one Float32Array for each token. Nothing is cached:
    every step reads all that was written before. That costs time and changes no number,
    so that each switch below may be thrown at any moment. */
-const tfTransformer = (() => {
+globalThis.tfTransformer = (() => {
   "use strict";
 
   // ---- 1. The file: safetensors ------------------------------------------------------
@@ -147,22 +147,29 @@ const tfTransformer = (() => {
     const width = queries[0].length / heads;
     const mixed = rows.map(() => new Float32Array(width * heads));
     for (let head = 0; head < heads; head++) {
-      const start = head * width;
+      const start = head * width; // a head has `width` features, from here
       const weights = queries.map((query, q) => {
         if (isOff(head)) return keys.map(() => 0);
-        const scores = keys.map((key, k) =>
-          maySee(q, k) ? dot(query, key, width, start, start) / Math.sqrt(width) : -Infinity,
-        );
+        const scores = keys.map((key, k) => {
+          if (!maySee(q, k)) return -Infinity;
+          return dot(query, key, width, start, start) / Math.sqrt(width);
+        });
         return softmax(scores);
       });
       record(head, weights);
-      weights.forEach((shares, q) => {
-        shares.forEach((share, k) => {
-          for (let i = start; i < start + width; i++) mixed[q][i] += share * values[k][i];
-        });
-      });
+      mix(weights, values, mixed, start, width);
     }
     return linear(mixed, layer.out);
+  }
+
+  function mix(weights, values, mixed, start, width) {
+    weights.forEach((shares, q) => {
+      shares.forEach((share, k) => {
+        for (let i = start; i < start + width; i++) {
+          mixed[q][i] += share * values[k][i];
+        }
+      });
+    });
   }
 
   // One matrix holds the projections of queries, keys and values, one below the other.
@@ -422,4 +429,4 @@ const tfTransformer = (() => {
   };
 })();
 
-if (typeof module !== "undefined") module.exports = tfTransformer;
+if (typeof module !== "undefined") module.exports = globalThis.tfTransformer;
