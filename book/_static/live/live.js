@@ -260,7 +260,7 @@
         this.status.textContent = slowly ? "Writing …" : "";
         this.heldBeams.hidden = true;
         this.verdict.replaceChildren();
-        for (let count = slowly ? 1 : tokens.length; count <= tokens.length; count++) {
+        for (let count = slowly ? 2 : tokens.length; count <= tokens.length; count++) {
           this.show(tokens.slice(0, count));
           if (slowly) await wait(220);
           if (run !== this.run) return;
