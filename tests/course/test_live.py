@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from tfcourse.data.many_dates import (
     LANGUAGES,
     date_pair,
     language_tokenizer,
+    names,
     request,
 )
 from tfcourse.data.pairs import pad, translation_batch
@@ -203,6 +204,36 @@ def test_figures_can_be_measured_again(shipped: Run, about: dict[str, Any]) -> N
     outputs = translate(shipped.model, [p[0] for p in pairs], shipped.tokenizer)
     right = sum(out == answer for out, (_, answer) in zip(outputs, pairs, strict=True))
     assert right >= 196
+
+
+def test_a_weekday_that_does_not_fit_is_translated_as_it_stands(
+    shipped: Run, about: dict[str, Any]
+) -> None:
+    pairs = []
+    for n, day in enumerate(about["unseen"][:64]):
+        right = date.fromisoformat(day)
+        wrong = right + timedelta(days=1 + n % 6)
+        texts = []
+        for name in (LANGUAGES[n % 16], LANGUAGES[(5 * n + 1) % 16]):
+            words = names(name)["weekdays"]
+            [text] = write_dates([right], name, "full")
+            texts.append(text.replace(words[right.weekday()], words[wrong.weekday()]))
+        pairs.append((request(texts[0], LANGUAGES[(5 * n + 1) % 16]), texts[1]))
+    outputs = translate(shipped.model, [p[0] for p in pairs], shipped.tokenizer)
+    right = sum(out == answer for out, (_, answer) in zip(outputs, pairs, strict=True))
+    assert right >= 62
+
+
+def test_heads_look_where_the_page_says(shipped: Run) -> None:
+    source, answer = date_pair(date(2026, 3, 3), "en", "fr", "full")
+    batch = translation_batch([(source, answer)], shipped.tokenizer)
+    with torch.no_grad(), record_attention(shipped.model) as weights:
+        shipped.model(batch.tokens, batch.source)
+    pieces = list(shipped.tokenizer.split(source))
+    # The first token written is the weekday.
+    cross = torch.cat([w[0, :, 0] for n, w in weights.items() if "cross" in n])
+    for word in ("Tuesday", "français"):
+        assert (cross[:, pieces.index(word)] > 0.5).sum() >= 2, word
 
 
 # ---- the same in JavaScript ---------------------------------------------------------

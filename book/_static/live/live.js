@@ -296,7 +296,11 @@
       const written = this.written.textContent;
       const notes = [];
       if (right === null) {
-        notes.push("The text is no date as CLDR writes it: nobody can say what is right.");
+        const [first, last] = ["first", "last"].map((end) =>
+          this.about.training[end].slice(0, 4),
+        );
+        const what = `no date from ${first} to ${last} as CLDR writes it`;
+        notes.push(`The text is ${what}: the page cannot say what is right.`);
       } else if (written === right) {
         notes.push("✓ Right: this is how CLDR writes it.");
       } else {
@@ -637,12 +641,10 @@
         this.drawHeads();
         this.changed();
       });
-      this.off = make("p", { role: "status" });
       return make(
         "div",
         { className: "tf-live-box" },
         group("Parts that are on: switch one off, and see what breaks", row(...ticks, this.all)),
-        this.off,
         ...this.makeChecks(),
       );
     }
@@ -682,8 +684,6 @@
     }
 
     changed() {
-      const off = this.changes();
-      this.off.textContent = off.length ? `Off: ${off.join(", ")}.` : "Everything is on.";
       if (this.tokens) this.translate(false);
     }
 
