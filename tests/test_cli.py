@@ -216,6 +216,7 @@ def test_recipes_are_listed_and_so_are_the_settings_of_one() -> None:
         "dates",
         "digits",
         "language-model",
+        "live-dates",
         "multi30k",
         "sst2",
         "summaries",

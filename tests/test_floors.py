@@ -20,7 +20,7 @@ FLOORS = (
     "variants.tiles variants.translator data.signals",
     "model.attention data.dates data.tasks data.fast_bpe data.buckets data.packed "
     "data.sentiment data.digits variants.linear_attention data.reports",
-    "model.layers data.saved data.bundled",
+    "model.layers data.saved data.bundled data.many_dates",
     "model.init training.losses training.schedules training.mode training.generators "
     "training.history training.checkpoint training.averaging training.recompute "
     "training.compute training.scores variants.experts",
@@ -40,7 +40,7 @@ FLOORS = (
     "course.exercise_variants course.exercise_beyond course.exercise_optimization",
     "course.exercises course.chapter course.pages course.zoo course.fresh "
     "course.questions recipes.run",
-    "headless course.cards",
+    "headless course.cards course.live",
     "course.refresh",
     "batch",
     "progress summary",

@@ -30,6 +30,29 @@ PAGE = (
 )
 
 
+LIVE = {
+    "languages": {"he": {"name": "עברית", "english": "Hebrew"}},
+    "training": {
+        "weights": 6000,
+        "steps": 3000,
+        "batch": 64,
+        "pairs": 60_000,
+        "first": "1950-01-01",
+        "last": "2049-12-31",
+    },
+    "beams": 4,
+    "scores": {
+        "days": 200,
+        "asked": 51_200,
+        "beam_asked": 1024,
+        "greedy": 0.99999,
+        "beam": 1.0,
+        "by_source": {"he": 0.98765},
+        "by_target": {"he": 1.0},
+    },
+}
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     (tmp_path / "book").mkdir()
@@ -38,6 +61,10 @@ def root(tmp_path: Path) -> Path:
     intro = PAGE.format("counts") + PAGE.format("chapters")
     (tmp_path / "book/intro.md").write_text(intro, encoding="utf-8")
     (tmp_path / "book/status.md").write_text(PAGE.format("status"), encoding="utf-8")
+    (tmp_path / "book/live.md").write_text(PAGE.format("live"), encoding="utf-8")
+    (tmp_path / "book/_static/live").mkdir(parents=True)
+    (tmp_path / "book/_static/live/model.json").write_text(json.dumps(LIVE), "utf-8")
+    (tmp_path / "book/_static/live/model.safetensors").write_bytes(b"0" * 12_345)
     records = [record("C6", "weights | change by < 0.1."), record("C7", "", ran=False)]
     path = tmp_path / "notebooks/01_components.ipynb"
     path.write_text(notebook(records), encoding="utf-8")
@@ -49,7 +76,7 @@ def line_of(text: str, id_: str) -> str:
 
 
 def test_pages_are_written_once_and_then_up_to_date(root: Path) -> None:
-    names = ("ledger", "intro", "status")
+    names = ("ledger", "intro", "status", "live")
     every = [root / f"book/{name}.md" for name in names]
     assert pages.stale_pages(root) == every
     assert pages.write_pages(root) == every
@@ -59,10 +86,21 @@ def test_pages_are_written_once_and_then_up_to_date(root: Path) -> None:
     assert text.endswith("|\n<!-- end: generated claims -->\nAfter.\n")
     assert "\nold\n" not in text
     assert sorted(p.name for p in (root / "book").iterdir()) == [
+        "_static",
         "intro.md",
         "ledger.md",
+        "live.md",
         "status.md",
     ]
+
+
+def test_the_live_page_has_the_figures_of_its_model(root: Path) -> None:
+    pages.write_pages(root)
+    text = (root / "book/live.md").read_text(encoding="utf-8")
+    assert "6,000 weights, 0.01 MB in float16, trained for 3,000 steps of 64" in text
+    # What is not all of it never looks like all.
+    assert "**99.99 %** letter for letter, greedily (51,200 translations)" in text
+    assert '| <span lang="he">עברית</span>, Hebrew | 98.76 % | 100 % |' in text
 
 
 def test_a_measured_row_says_what_was_measured_and_where(root: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import sys
@@ -27,7 +28,9 @@ BLOCKS = {
     "book/ledger.md": ("claims",),
     "book/intro.md": ("counts", "chapters"),
     "book/status.md": ("status",),
+    "book/live.md": ("live",),
 }
+LIVE = "book/_static/live"  # what `tfcourse.course.live` exports
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ def _pages(root: Path) -> dict[Path, str]:
         "counts": counts_block(ledger),
         "chapters": chapters_block(ledger, written),
         "status": status_block(read_status(root)),
+        "live": live_block(root / LIVE),
     }
     pages = {}
     for name, inside in BLOCKS.items():
@@ -169,6 +173,35 @@ def claims_block(ledger: Ledger, written: Written) -> str:
             ]
             parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def live_block(folder: Path) -> str:
+    """Return what the model in the page was trained on, and how often it is right."""
+    about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    trained, scores = about["training"], about["scores"]
+    size = (folder / "model.safetensors").stat().st_size / 1e6
+    lines = [
+        f"{trained['weights']:,} weights, {size:.2f} MB in float16, trained for "
+        f"{trained['steps']:,} steps of {trained['batch']} pairs, of "
+        f"{trained['pairs']:,}: dates from {trained['first'][:4]} to "
+        f"{trained['last'][:4]}, with the day of the week or without. Of "
+        f"{scores['days']} days that it has never seen, each in every pair of "
+        f"languages, it translates **{_share(scores['greedy'])}** letter for letter, "
+        f"greedily ({scores['asked']:,} translations), and {_share(scores['beam'])} "
+        f"with {about['beams']} beams (of {scores['beam_asked']:,}).\n",
+        "| Language | From it | Into it |",
+        "|---|---:|---:|",
+    ]
+    for code, language in about["languages"].items():
+        shares = (_share(scores[side][code]) for side in ("by_source", "by_target"))
+        name = f'<span lang="{code}">{language["name"]}</span>, {language["english"]}'
+        lines.append(f"| {name} | {' | '.join(shares)} |")
+    return "\n".join(lines)
+
+
+def _share(value: float) -> str:
+    """Return a share in per cent; what is not all of it never looks like all."""
+    return "100 %" if value == 1 else f"{math.floor(10_000 * value) / 100:.2f} %"
 
 
 def _claim_line(ledger: Ledger, row: Claim, written: Written) -> str:

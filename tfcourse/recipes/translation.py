@@ -9,6 +9,7 @@ from tfcourse.data.bundled import docstring_pairs
 from tfcourse.data.datasets import multi30k
 from tfcourse.data.dates import date_pairs
 from tfcourse.data.fast_bpe import FastBPE
+from tfcourse.data.many_dates import LANGUAGES, language_pairs
 from tfcourse.data.pairs import Batches
 from tfcourse.data.tokenizers import AnyTokenizer
 from tfcourse.model.transformer import Transformer
@@ -49,6 +50,36 @@ def dates_task(settings: Settings, tokenizer: AnyTokenizer | None) -> Task:
     tokens = tokenizer or drawn.tokenizer
     look, test = drawn.test[:LOOKED_AT], drawn.test[LOOKED_AT:]
     training = settings.training
+    return Task(
+        tokens,
+        lambda: in_batches(drawn.train, tokens, training),
+        lambda model: exact_match(model, look, tokens),
+        Best(patience=training.patience),
+        lambda model: _translation_scores(model, test, tokens, data.beams, accuracy),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveDates:
+    """Dates of the CLDR between any two of `languages`, which commas part."""
+
+    languages: str = ",".join(LANGUAGES)
+    count: int = 60_000
+    beams: int = 1
+
+
+def live_dates_task(settings: Settings, tokenizer: AnyTokenizer | None) -> Task:
+    """Draw pairs of languages and days; no day to look at or test on is trained on."""
+    data: LiveDates = settings.data
+    training = settings.training
+    drawn = language_pairs(
+        data.languages.split(","),
+        count=data.count,
+        test=LOOKED_AT + TESTED_ON,
+        seed=training.seed,
+    )
+    tokens = tokenizer or drawn.tokenizer
+    look, test = drawn.test[:LOOKED_AT], drawn.test[LOOKED_AT:]
     return Task(
         tokens,
         lambda: in_batches(drawn.train, tokens, training),
@@ -246,6 +277,30 @@ DATES = Recipe(
         num_decoder_layers=2,
     ),
     dates_task,
+    answer=answer,
+)
+
+# Small enough to be sent with a page of the book: `tfcourse.course.live` exports it.
+LIVE_DATES = Recipe(
+    "dates between any two of 16 languages: the model that runs in the book",
+    defaults(
+        LiveDates(),
+        Training(
+            steps=3000,
+            lr=2e-3,
+            warmup=100,
+            result="best",
+            evaluate_every=250,
+            checkpoint_every=250,
+        ),
+        d_model=64,
+        num_heads=4,
+        d_ff=256,
+        max_seq_len=32,
+        num_encoder_layers=2,
+        num_decoder_layers=2,
+    ),
+    live_dates_task,
     answer=answer,
 )
 

@@ -2,9 +2,9 @@
 
 from sphinx.application import Sphinx
 
-from . import anchors, drill, figures, layout, theme, verdicts
+from . import anchors, drill, figures, layout, live, theme, verdicts
 
-MODULES = (verdicts, layout, figures, anchors, theme, drill)
+MODULES = (verdicts, layout, figures, anchors, theme, drill, live)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
