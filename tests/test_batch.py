@@ -100,9 +100,12 @@ def test_an_endless_cell_is_stopped_with_its_kernel(
 ) -> None:
     folder = write_chapter("01_endless", ENDLESS).parent
     out = tmp_path / "out"
-    (endless,) = run_all(planned(folder, out), out, timeout=20)
-    assert endless.error == "no end within 20 s: stopped"
-    assert endless.state == "failed"
+    for limit in (20, 60, 180):  # on a busy machine a kernel takes long to start
+        (endless,) = run_all(planned(folder, out), out, timeout=limit)
+        assert endless.error == f"no end within {limit} s: stopped"
+        assert endless.state == "failed"
+        if (folder / "kernel.pid").exists():
+            break
     pid = int((folder / "kernel.pid").read_text())
     assert wait_until(lambda: not is_alive(pid))
 

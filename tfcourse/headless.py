@@ -250,7 +250,8 @@ def _put(running: Path, output: Path) -> bool:
         json.loads(running.read_text(encoding="utf-8"))
         running.replace(output)
     except (OSError, ValueError):
-        running.unlink(missing_ok=True)
+        with suppress(OSError):  # of a folder that is none
+            running.unlink()
         return False
     return True
 
