@@ -58,15 +58,24 @@ def trainable(model: nn.Module) -> int:
 
 
 @torch.no_grad()
+def disturb(model: nn.Module) -> nn.Module:
+    """Move every weight in place: biases of 0 and norms of 1 would hide a difference.
+
+    The logits also come to lie further apart, so that rounding chooses no token.
+    """
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.add_(torch.randn_like(weight), alpha=0.05)
+    return model
+
+
+@torch.no_grad()
 def check(peer: Peer, shape: Shape) -> int:
     """Return how many parameters both models have; what differs raises `ValueError`.
 
-    All weights are moved first: biases of 0 and norms of 1 would hide a difference.
+    The weights are disturbed first.
     """
-    theirs = peer.build(shape).eval()
-    for weight in theirs.parameters():
-        if weight.requires_grad:
-            weight.add_(torch.randn_like(weight), alpha=0.05)
+    theirs = disturb(peer.build(shape)).eval()
     ours = peer.to_ours(theirs, shape).eval()
     counts = trainable(theirs), trainable(Transformer(config_of(shape, peer.style)))
     if counts[0] != counts[1]:
@@ -251,9 +260,7 @@ def _x_transformers(shape: Shape) -> nn.Module:
             for side in ("enc", "dec")
             for name, value in (options | sizes).items()
         }
-        return x_transformers.XTransformer(
-            dim=shape.width, tie_token_emb=True, **sides
-        )
+        return x_transformers.XTransformer(dim=shape.width, tie_token_emb=True, **sides)
     is_decoder = shape.family == "decoder"
     kind = x_transformers.Decoder if is_decoder else x_transformers.Encoder
     layers = kind(dim=shape.width, **options)
@@ -325,9 +332,7 @@ def _x_to_ours(model: nn.Module, shape: Shape) -> Transformer:
     return ours
 
 
-X_TRANSFORMERS = Peer(
-    "x-transformers", "plain", _x_transformers, _x_logits, _x_to_ours
-)
+X_TRANSFORMERS = Peer("x-transformers", "plain", _x_transformers, _x_logits, _x_to_ours)
 
 
 # nanoGPT, whose code is a file that the caller has

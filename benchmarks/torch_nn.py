@@ -61,7 +61,8 @@ class TorchNN(nn.Module):
             x = self.encoder(self.first_norm(x), src_key_padding_mask=~batch.valid)
             x = self.dense_norm(F.gelu(self.dense(x)))
             return F.linear(x, self.embedding.weight, self.head_bias)
-        assert batch.source is not None and batch.source_valid is not None
+        assert batch.source is not None
+        assert batch.source_valid is not None
         pad = ~batch.source_valid
         memory = self.encoder(self._place(batch.source), src_key_padding_mask=pad)
         x = self.decoder(
