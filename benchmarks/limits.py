@@ -5,7 +5,7 @@ import time
 import torch
 
 from benchmarks.shapes import Shape
-from benchmarks.timing import wait
+from benchmarks.timing import Run, wait
 from tfcourse.model.transformer import Transformer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -26,7 +26,7 @@ def bandwidth(device: str, *, megabytes: int, tries: int = 5) -> float:
     return 2 * source.nbytes / _fastest(lambda: target.copy_(source), tries)
 
 
-def _fastest(run, tries: int) -> float:  # type: ignore[no-untyped-def]
+def _fastest(run: Run, tries: int) -> float:
     run()
     seconds = []
     for _ in range(tries):

@@ -126,12 +126,17 @@ def summary(rows: Iterable[Row]) -> str:
     for (kind, title, precision, mode), group in groups(rows):
         peers = [row for row in group if _is_peer(row)]
         if peers:
-            best = min(peers, key=lambda row: row.get("cpu_ratio", row["ratio"]))
+            best = min(peers, key=_steadiest)
             lines.append(
                 f"| {KINDS[kind][0]} | {title}, {precision}, {mode} "
                 f"| {best['contender']} | {_ratio(best)} |"
             )
     return "\n".join(lines)
+
+
+def _steadiest(row: Row) -> float:
+    """Return the ratio that other programs disturb least."""
+    return float(row["cpu_ratio"] if "cpu_ratio" in row else row["ratio"])
 
 
 def _is_peer(row: Row) -> bool:
@@ -174,10 +179,18 @@ def page(rows: list[Row], plan: str) -> str:
             parts += [f"## {heading}", meaning]
         for (_, title, precision, mode), group in found:
             parts.append(f"### {title}, {precision}, {mode}")
-            skipped = [row["skipped"] for row in group if "skipped" in row]
-            parts.append(f"Not measured: {skipped[0]}." if skipped else table(group))
+            parts.append(_comparison(group))
     parts += ["## GPT-2 124M on a GPU", _on_a_gpu(rows) or NO_GPU, plan]
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _comparison(group: list[Row]) -> str:
+    """Return the table of a comparison, or why there is none."""
+    if "skipped" in group[0]:
+        return f"Not measured: {group[0]['skipped']}."
+    if "rounds" not in group[0]:
+        return table(group)
+    return f"{group[0]['rounds']} rounds.\n\n{table(group)}"
 
 
 NO_GPU = "Not measured: no GPU was at hand. `python -m benchmarks gpt2` runs it:"

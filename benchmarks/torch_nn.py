@@ -1,5 +1,7 @@
 """The three families built of `torch.nn.Transformer*`, as a user of them would."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -80,7 +82,7 @@ class TorchNN(nn.Module):
         return self.embedding(tokens) + self.places.weight
 
 
-def _layer(shape: Shape) -> dict[str, object]:
+def _layer(shape: Shape) -> dict[str, Any]:
     return {
         "d_model": shape.width,
         "nhead": shape.heads,

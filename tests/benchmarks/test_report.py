@@ -35,6 +35,7 @@ def row(contender: str, **more: Any) -> dict[str, Any]:
         "contender": contender,
         "style": "biased",
         "seconds": SECONDS,
+        "rounds": 7,
         "tokens_per_second": 1000.0,
         "machine": MACHINE,
         **more,
@@ -84,6 +85,7 @@ def test_the_page_says_on_which_machine_and_what_is_missing() -> None:
     text = report.page([OURS, SLOW, SKIPPED], gpt2.plan())
     assert "A processor, 2 cores, 2 threads, AVX2" in text
     assert "torch 2.13" in text
+    assert "\n7 rounds.\n" in text
     assert "Not measured: there is no bf16." in text
     assert gpt2.plan() in text
     assert "Other programs ran" not in text

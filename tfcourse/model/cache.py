@@ -35,8 +35,8 @@ class LayerCache:
         return key[:, :, : self.length], value[:, :, : self.length]
 
     @own.setter
-    def own(self, pair: KeyValue) -> None:
-        self.rooms, self.length = pair, pair[0].shape[2]
+    def own(self, pair: KeyValue | None) -> None:
+        self.rooms, self.length = pair, 0 if pair is None else pair[0].shape[2]
 
     def append(self, key: Part, value: Part) -> KeyValue:
         """Add the keys and values of new tokens; return those of all tokens."""
