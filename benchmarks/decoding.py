@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -100,20 +101,24 @@ def _theirs(peer: Peer, model: Any, prompt: Tensor, new: int) -> Iterator[Decode
             is_greedy=False,
         )
     else:
-        options = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False}
-        options["pad_token_id"] = 0
-        mask = torch.ones_like(prompt)
-        for name, more in (
-            (peer.name, {}),
-            (f"{peer.name}, static cache", {"cache_implementation": "static"}),
-        ):
-            yield Decoder(
-                name,
-                peer.style,
-                lambda more=more: model.generate(
-                    prompt, attention_mask=mask, **options, **more
-                ),
-            )
+        yield from _hugging_face(peer, model, prompt, new)
+
+
+def _hugging_face(
+    peer: Peer, model: Any, prompt: Tensor, new: int
+) -> Iterator[Decoder]:
+    greedily = partial(
+        model.generate,
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=new,
+        min_new_tokens=new,
+        do_sample=False,
+        pad_token_id=0,
+    )
+    yield Decoder(peer.name, peer.style, greedily)
+    static = partial(greedily, cache_implementation="static")
+    yield Decoder(f"{peer.name}, static cache", peer.style, static)
 
 
 def time_decoding(

@@ -105,7 +105,7 @@ def decode(
     """
     dtype = DTYPES[setting.precision]
     model = Transformer(config_of(shape, "biased")).to(setting.device, dtype).eval()
-    looked_up = model.decoder.positions.table.weight.numel()  # type: ignore[union-attr]
+    looked_up = shape.length * shape.width  # the positions
     weights = sum(p.numel() for p in model.parameters()) - looked_up
     capacity = PROMPT + effort.new
     kept = 2 * shape.layers * shape.width * capacity

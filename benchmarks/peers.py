@@ -155,6 +155,9 @@ def _hugging_face(
 
 
 def _gpt2(shape: Shape) -> nn.Module:
+    dropouts: dict[str, Any] = dict.fromkeys(
+        ("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0
+    )
     config = transformers.GPT2Config(
         vocab_size=shape.vocab,
         n_positions=shape.length,
@@ -164,7 +167,7 @@ def _gpt2(shape: Shape) -> nn.Module:
         activation_function="gelu",
         bos_token_id=None,
         eos_token_id=None,
-        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
+        **dropouts,
     )
     return transformers.GPT2LMHeadModel(config)
 
@@ -184,7 +187,7 @@ def _bert(shape: Shape) -> nn.Module:
 
 
 def _marian(shape: Shape) -> nn.Module:
-    sizes = {
+    sizes: dict[str, Any] = {
         f"{side}_{name}": value
         for side in ("encoder", "decoder")
         for name, value in (
@@ -209,17 +212,17 @@ def _marian(shape: Shape) -> nn.Module:
 
 
 def _t5(shape: Shape) -> nn.Module:
-    config = transformers.T5Config(
-        vocab_size=shape.vocab,
-        d_model=shape.width,
-        d_kv=shape.width // shape.heads,
-        d_ff=4 * shape.width,
-        num_layers=shape.layers,
-        num_heads=shape.heads,
-        dropout_rate=0.0,
-        decoder_start_token_id=0,
-    )
-    return transformers.T5ForConditionalGeneration(config)
+    options: dict[str, Any] = {
+        "vocab_size": shape.vocab,
+        "d_model": shape.width,
+        "d_kv": shape.width // shape.heads,
+        "d_ff": 4 * shape.width,
+        "num_layers": shape.layers,
+        "num_heads": shape.heads,
+        "dropout_rate": 0.0,
+        "decoder_start_token_id": 0,
+    }
+    return transformers.T5ForConditionalGeneration(transformers.T5Config(**options))
 
 
 def _causal_arguments(batch: Batch) -> dict[str, Any]:

@@ -221,7 +221,8 @@ def _machines(rows: list[Row]) -> str:
     loads = [row["machine"]["load"] for row in rows]
     busy = (
         f"Other programs ran on the machine meanwhile: {min(loads):.1f} to "
-        f"{max(loads):.1f} processes waited for its cores."
+        f"{max(loads):.1f} processes waited for its cores. What differs by less than a "
+        "tenth may then as well be equal."
         if loads and max(loads) > rows[0]["machine"]["cores"]
         else ""
     )

@@ -78,7 +78,7 @@ def their_step(peer: Peer, model: nn.Module, batch: Batch, setting: Setting) -> 
         optimizer.zero_grad(set_to_none=True)
         with compute.autocast(device):
             loss = peer.loss(model, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 
@@ -180,7 +180,7 @@ def peak_bytes(run: Callable[[], object], device: str) -> int:
         return torch.cuda.max_memory_allocated() - before
     with profile(profile_memory=True) as recorded:
         run()
-    results = recorded.profiler.kineto_results  # type: ignore[union-attr]
+    results = recorded.profiler.kineto_results
     changes = [event for event in results.events() if event.name() == "[memory]"]
     held = peak = 0
     for change in sorted(changes, key=lambda event: event.start_ns()):
