@@ -2,14 +2,7 @@
 
 import pytest
 import torch
-from small_models import (
-    EverythingOn,
-    memory_for,
-    no_shape_checks,
-    small_config,
-    small_model,
-    some_tokens,
-)
+from small_models import EverythingOn, no_shape_checks, small_config
 
 from tfcourse.model.cache import KVCache, LayerCache, StaticKVCache
 
@@ -186,76 +179,3 @@ def test_an_impossible_capacity_is_refused(capacity: int) -> None:
 def test_other_rows_than_a_static_cache_has_are_refused() -> None:
     with pytest.raises(ValueError, match="3 rows, but a cache for 2"):
         static().slots(torch.zeros(3, 1, 8))
-
-
-@torch.no_grad()
-def test_tokens_are_written_into_room_that_is_there() -> None:
-    cache = LayerCache()
-    given = torch.randn(9, 2, 3, 2, 1, 4)
-    for key, value in given:
-        kept = cache.append(key, value)
-    for part, all_of_it in zip(kept, given.unbind(1), strict=True):
-        assert torch.equal(part, torch.cat(list(all_of_it), dim=2))
-    before = kept[0].data_ptr()
-    assert cache.append(*given[0])[0].data_ptr() == before
-
-
-@torch.no_grad()
-def test_what_was_given_and_what_was_cropped_is_not_written_over() -> None:
-    cache = LayerCache()
-    prompt = torch.cat((FIRST, SECOND), dim=3)
-    given = prompt.clone()
-    cache.append(*given)
-    cache.own = tuple(part[:, :, :1] for part in given)
-    cache.append(*(-SECOND))
-    assert torch.equal(given, prompt)
-    assert torch.equal(cache.own[0], torch.cat((FIRST[0], -SECOND[0]), dim=2))
-
-
-def test_a_gradient_reaches_what_was_read_before() -> None:
-    cache = LayerCache()
-    first, second = FIRST.clone().requires_grad_(), SECOND.clone().requires_grad_()
-    cache.append(*first)
-    kept = cache.append(*second)
-    cache.append(*second)
-    kept[0].sum().backward()
-    assert first.grad[0].eq(1).all()
-    assert second.grad[0].eq(1).all()
-
-
-def test_a_cache_that_is_read_with_gradients_keeps_the_old_tensors() -> None:
-    cache = LayerCache()
-    weight = torch.ones(3, 2, 1, 4, requires_grad=True)
-    cache.append(*FIRST)
-    for _ in range(3):
-        key, _ = cache.append(*SECOND)
-        product = (key * weight).sum()
-    product.backward()
-    assert weight.grad is not None
-
-
-@torch.no_grad()
-def test_numbers_of_another_dtype_are_promoted() -> None:
-    cache = LayerCache()
-    for kind in (torch.bfloat16, torch.bfloat16, torch.float32):
-        key, _ = cache.append(*FIRST.to(kind))
-    assert key.dtype == torch.float32
-    assert key.shape[2] == 3
-
-
-@pytest.mark.parametrize("family", ["decoder", "encoder-decoder"])
-@pytest.mark.parametrize("options", [{}, {"num_kv_heads": 1}, {"position": "alibi"}])
-def test_room_for_more_changes_no_bit_of_the_logits(family: str, options) -> None:
-    """With gradients each step makes its keys and values anew."""
-    model, tokens = small_model(family, **options), some_tokens(2, 12)
-    memory = memory_for(model, 2)
-    found = []
-    for exact in (True, False):
-        cache = KVCache()
-        with torch.set_grad_enabled(exact):
-            steps = [
-                model(tokens[:, start:stop], cache=cache, **memory)
-                for start, stop in ((0, 3), *((t, t + 1) for t in range(3, 12)))
-            ]
-        found.append(torch.cat([step.detach() for step in steps], dim=1))
-    assert torch.equal(*found)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -15,49 +14,19 @@ Slots = Int[Tensor, " _"]
 
 
 class LayerCache:
-    """What one decoder layer remembers: its own tokens, and the encoder's output.
-
-    Its own stand at the front of `rooms`, which are up to twice as long as what they
-    hold, so that a new token does not copy all those before it.
-    """
+    """What one decoder layer remembers: its own tokens, and the encoder's output."""
 
     def __init__(self) -> None:
-        self.rooms: KeyValue | None = None
-        self.length = 0
+        self.own: KeyValue | None = None
         self.memory: KeyValue | None = None
-
-    @property
-    def own(self) -> KeyValue | None:
-        """Keys and values of all tokens so far."""
-        if self.rooms is None:
-            return None
-        key, value = self.rooms
-        return key[:, :, : self.length], value[:, :, : self.length]
-
-    @own.setter
-    def own(self, pair: KeyValue | None) -> None:
-        self.rooms, self.length = pair, 0 if pair is None else pair[0].shape[2]
 
     def append(self, key: Part, value: Part) -> KeyValue:
         """Add the keys and values of new tokens; return those of all tokens."""
-        if self.rooms is None:
-            self.own = (key, value)
-            return key, value
-        rooms = self._joined(self.rooms[0], key), self._joined(self.rooms[1], value)
-        self.rooms, self.length = rooms, self.length + key.shape[2]
-        assert self.own is not None
+        if self.own is not None:
+            key = torch.cat((self.own[0], key), dim=2)
+            value = torch.cat((self.own[1], value), dim=2)
+        self.own = (key, value)
         return self.own
-
-    def _joined(self, room: Part, new: Part) -> Part:
-        """Return a room with `new` behind what it holds; the same one, if it may be."""
-        total = self.length + new.shape[2]
-        # A gradient needs the old tensor as it was.
-        if torch.is_grad_enabled() or room.dtype != new.dtype:
-            return torch.cat((room[:, :, : self.length], new), dim=2)
-        if room.shape[2] < total:
-            room = F.pad(room, (0, 0, 0, 2 * total - room.shape[2]))
-        room[:, :, self.length : total] = new
-        return room
 
     def remember(self, project: Callable[[], KeyValue]) -> KeyValue:
         """Return the memory's keys and values, projected on the first call only."""
