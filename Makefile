@@ -11,6 +11,8 @@ CONSTRAINTS ?= constraints.txt
 # What `make run` and `make refresh` take: none means all.
 CHAPTERS ?=
 SIZE ?= laptop
+# Options of `make bench`; `.venv/bin/python -m benchmarks run --help` lists them.
+BENCH ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -37,7 +39,7 @@ export OMP_WAIT_POLICY := PASSIVE
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: FORCE help book serve install lab run refresh measure test lint unit pages \
-	headless few notebooks seeds mutants lock clean distclean
+	headless few notebooks seeds mutants bench lock clean distclean
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -104,6 +106,9 @@ mutants: $(VENV)/.all  ## plant small faults in the model core: do the tests see
 	$(PY) -m mutmut export-cicd-stats
 	@$(PY) -c "import json; seen = json.load(open('mutants/mutmut-cicd-stats.json')); \
 		print(seen, f\"score {seen['killed'] / seen['total']:.1%}\")"
+
+bench: $(VENV)/.all  ## time tfcourse beside other libraries (BENCH="--kinds decode")
+	$(PY) -m benchmarks run $(BENCH)
 
 lock: $(VENV)/.all  ## write the installed versions into constraints.txt
 	@sed '/^#/!d' constraints.txt > constraints.new

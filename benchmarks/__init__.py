@@ -1,0 +1,1 @@
+"""Side-by-side timings of tfcourse and of what people would pick instead."""

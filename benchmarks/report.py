@@ -1,0 +1,230 @@
+"""Rows as JSON lines, as a table in the terminal, and as a page of the book."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results"
+PAGE = ROOT / "book" / "speed.md"
+
+# What each kind of row is about: its heading in the book, and what is measured.
+KINDS = {
+    "train": (
+        "Training step",
+        "Forward, backward, gradients cut to norm 1, one step of fused AdamW.",
+    ),
+    "decode": (
+        "Writing, one token after another",
+        "Greedy continuation of a prompt of 16 random tokens, with a cache.",
+    ),
+    "memory": (
+        "Memory of a training step",
+        "The most bytes that tensors made within a step had at one moment; weights and "
+        "the optimizer's state were there before.",
+    ),
+}
+
+
+def read(path: Path) -> list[Row]:
+    """Return the rows of a file of JSON lines; a broken line raises `ValueError`."""
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            row["kind"], row["machine"]["processor"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}:{number} is no row of a benchmark") from error
+        rows.append(row)
+    return rows
+
+
+def append(path: Path, rows: Iterable[Row]) -> None:
+    """Add rows to a file of JSON lines, whole or not at all."""
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    write(path, before + "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text beside its place, and rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.part")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def table(rows: Iterable[Row]) -> str:
+    """Return the rows as a Markdown table, which a terminal shows as well."""
+    lines = [HEAD, RULE]
+    lines += [_line(row) for row in rows if "skipped" not in row]
+    return "\n".join(lines)
+
+
+HEAD = "| | alike in | speed or size | half of the rounds within | theirs / ours |"
+RULE = "|---|---|---:|---:|---:|"
+
+
+def _line(row: Row) -> str:
+    name = row["contender"]
+    return (
+        f"| {name} | {row['style']} | {_amount(row)} | {_spread(row)} | {_ratio(row)} |"
+    )
+
+
+def _amount(row: Row) -> str:
+    if "peak_bytes" in row:
+        return f"{row['peak_bytes'] / 1e6:,.1f} MB"
+    return f"{row['tokens_per_second']:,.0f} tokens/s"
+
+
+def _spread(row: Row) -> str:
+    if "seconds" not in row:
+        return ""
+    tokens = row["tokens_per_second"] * row["seconds"]["median"]
+    slow, fast = (tokens / row["seconds"][edge] for edge in ("q3", "q1"))
+    return f"{slow:,.0f} to {fast:,.0f}"
+
+
+def _ratio(row: Row) -> str:
+    if "ratio" not in row:
+        return ""
+    if "cpu_ratio" not in row:
+        return f"{row['ratio']:.2f}"
+    return f"{row['ratio']:.2f} ({row['cpu_ratio']:.2f})"
+
+
+def groups(rows: Iterable[Row]) -> Iterator[tuple[tuple[str, ...], list[Row]]]:
+    """Yield the rows of each comparison: those that ran in turns with one another.
+
+    Where one was made again, the last counts.
+    """
+    found: dict[tuple[str, ...], dict[tuple[str, str], Row]] = {}
+    for row in rows:
+        if row["kind"] not in KINDS:
+            continue
+        key = tuple(row[part] for part in ("kind", "title", "precision", "mode"))
+        name = (row.get("contender", ""), row.get("style", ""))
+        if "skipped" in row:
+            found[key] = {name: row}
+            continue
+        group = found.setdefault(key, {})
+        if name in group or any("skipped" in old for old in group.values()):
+            group.clear()
+        group[name] = row
+    yield from ((key, list(group.values())) for key, group in found.items())
+
+
+def summary(rows: Iterable[Row]) -> str:
+    """Return one line a comparison: how ours stands to the best of the peers."""
+    lines = ["| | | peers' best | its time or size / ours |", "|---|---|---|---:|"]
+    for (kind, title, precision, mode), group in groups(rows):
+        peers = [row for row in group if _is_peer(row)]
+        if peers:
+            best = min(peers, key=_steadiest)
+            lines.append(
+                f"| {KINDS[kind][0]} | {title}, {precision}, {mode} "
+                f"| {best['contender']} | {_ratio(best)} |"
+            )
+    return "\n".join(lines)
+
+
+def _steadiest(row: Row) -> float:
+    """Return the ratio that other programs disturb least."""
+    return float(row["cpu_ratio"] if "cpu_ratio" in row else row["ratio"])
+
+
+def _is_peer(row: Row) -> bool:
+    return "ratio" in row and not row["contender"].startswith("tfcourse")
+
+
+INTRODUCTION = """# How fast it is
+
+*Written by `python -m benchmarks page` from the results in `benchmarks/results`.*
+
+A package that teaches should not be slower than what people would pick instead.
+Here `tfcourse` is timed beside `torch.nn.Transformer*`, Hugging Face's GPT-2, BERT,
+Marian and T5, x-transformers, and nanoGPT where its file was at hand.
+
+- Before anything is timed, the peer's weights are loaded into our model: as many
+  trainable parameters, and the same logits. The models of a comparison agree in the
+  details of one style: *biased* is what GPT-2, BERT, Marian and `torch.nn` share,
+  *plain* what x-transformers builds, which has no biases, and *t5* is T5's. Ours is
+  timed in each.
+- All contenders of a table run in one process and take turns, so that what slows the
+  machine slows all of them. What is given is the median of the rounds, and the quarter
+  below and above it.
+- Every peer trains with the same fused AdamW and the shortest loop; ours with the
+  course's own step, which also checks that the loss is finite.
+- The last column is the peer's time, or memory, divided by ours: above 1, ours is
+  ahead. It is the median over the rounds of the ratio within a round; in brackets the
+  same of the time that the process computed, on which other programs have little
+  influence. *Explicit attention* is ours by the equation that the course reads, in
+  place of the library's kernel.
+- Where ours has two ways to write, the better one counts.
+"""
+
+
+def page(rows: list[Row], plan: str) -> str:
+    """Return the book's page of speed; `plan` is what would run on a GPU."""
+    parts = [INTRODUCTION, _machines(rows), "## In one table", summary(rows)]
+    for kind, (heading, meaning) in KINDS.items():
+        found = [(key, group) for key, group in groups(rows) if key[0] == kind]
+        if found:
+            parts += [f"## {heading}", meaning]
+        for (_, title, precision, mode), group in found:
+            parts.append(f"### {title}, {precision}, {mode}")
+            parts.append(_comparison(group))
+    parts += ["## GPT-2 124M on a GPU", _on_a_gpu(rows) or NO_GPU, plan]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _comparison(group: list[Row]) -> str:
+    """Return the table of a comparison, or why there is none."""
+    if "skipped" in group[0]:
+        return f"Not measured: {group[0]['skipped']}."
+    if "rounds" not in group[0]:
+        return table(group)
+    return f"{group[0]['rounds']} rounds.\n\n{table(group)}"
+
+
+NO_GPU = "Not measured: no GPU was at hand. `python -m benchmarks gpt2` runs it:"
+
+
+def _on_a_gpu(rows: list[Row]) -> str:
+    """Return how near a step and a token come to the ceilings, or nothing."""
+    lines = ["| | tokens/s | of the ceiling |", "|---|---:|---:|"]
+    for row in rows:
+        if row["kind"] in ("mfu", "bandwidth"):
+            name = "training step" if row["kind"] == "mfu" else f"writing, {row['how']}"
+            part = row.get("model_flops_utilisation", row.get("bandwidth_utilisation"))
+            lines.append(f"| {name} | {row['tokens_per_second']:,.0f} | {part:.0%} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def _machines(rows: list[Row]) -> str:
+    shown = []
+    for row in rows:
+        found = row["machine"]
+        what = found.get("gpu") or found["processor"]
+        shown.append(
+            f"{what}, {found['cores']} cores, {found['threads']} threads, "
+            f"{found['instructions']}; Python {found['python']}, "
+            f"torch {found['torch']}, transformers {found['transformers']}, "
+            f"x-transformers {found['x-transformers']}"
+        )
+    loads = [row["machine"]["load"] for row in rows]
+    busy = (
+        f"Other programs ran on the machine meanwhile: {min(loads):.1f} to "
+        f"{max(loads):.1f} processes waited for its cores. What differs by less than a "
+        "tenth may then as well be equal."
+        if loads and max(loads) > rows[0]["machine"]["cores"]
+        else ""
+    )
+    lines = [f"- {line}" for line in dict.fromkeys(shown)]
+    return "\n".join(["Measured on:", "", *lines, "", busy])
