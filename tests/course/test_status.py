@@ -90,3 +90,24 @@ def test_one_command_takes_reports_in_and_writes_the_page(
         pages.main(["--measured", "nowhere"])
     assert ended.value.code == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_notebooks_say_what_a_run_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pages, "BLOCKS", {})
+    for folder in ("book", "notebooks", "run"):
+        (tmp_path / folder).mkdir()
+    notebook = tmp_path / "notebooks/01_a.ipynb"
+    texts = ["30 minutes to read · 7 seconds to run", "5 seconds to run"]
+    cells = [{"cell_type": "markdown", "source": [text]} for text in texts]
+    notebook.write_text(json.dumps({"cells": cells}, ensure_ascii=False))
+    for parameters, seconds in ({"size": "smoke"}, 7), ({}, 70):
+        entries = [entry("01_a", parameters=parameters, seconds=61.4)]
+        (tmp_path / "run/report.json").write_text(json.dumps(report(*entries)))
+        assert pages.main(["--measured", "run"]) == 0
+        found = [
+            cell["source"][0] for cell in json.loads(notebook.read_text())["cells"]
+        ]
+        assert found == [f"30 minutes to read · {seconds} seconds to run", texts[1]]

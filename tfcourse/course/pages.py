@@ -15,14 +15,22 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tfcourse.course import show
 from tfcourse.course.ledger import Claim, Ledger, load_ledger
-from tfcourse.course.status import FILE, as_text, read_status, status_block, taken_in
+from tfcourse.course.status import (
+    DEFAULT,
+    FILE,
+    Status,
+    as_text,
+    read_status,
+    status_block,
+    taken_in,
+)
 
 BLOCKS = {
     "book/ledger.md": ("claims",),
@@ -91,18 +99,18 @@ def claim_records(cells: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, A
 
 def _pages(root: Path) -> dict[Path, str]:
     ledger, written = load_ledger(), read_notebooks(root / "notebooks")
-    blocks = {
-        "claims": claims_block(ledger, written),
-        "counts": counts_block(ledger),
-        "chapters": chapters_block(ledger, written),
-        "status": status_block(read_status(root)),
-        "live": live_block(root / LIVE),
+    blocks: dict[str, Callable[[], str]] = {
+        "claims": lambda: claims_block(ledger, written),
+        "counts": lambda: counts_block(ledger),
+        "chapters": lambda: chapters_block(ledger, written),
+        "status": lambda: status_block(read_status(root)),
+        "live": lambda: live_block(root / LIVE),
     }
     pages = {}
     for name, inside in BLOCKS.items():
         text = (root / name).read_text(encoding="utf-8")
         for block in inside:
-            text = fill(text, block, blocks[block])
+            text = fill(text, block, blocks[block]())
         pages[root / name] = text
     return pages
 
@@ -243,6 +251,21 @@ def take_in(root: Path, folders: Sequence[Path]) -> None:
         status = taken_in(status, json.loads(text))
     if folders:
         replace_file(root / FILE, as_text(status))
+        put_times(root, status)
+
+
+def put_times(root: Path, status: Status) -> None:
+    """Say at the top of each notebook what a run of it took, rounded up to 10 s.
+
+    That is at the notebook's own size. No output depends on this text.
+    """
+    for name, one in status.get(DEFAULT, {}).get("chapters", {}).items():
+        path = root / "notebooks" / f"{name}.ipynb"
+        text = path.read_text(encoding="utf-8")
+        taken = f"{math.ceil(one['seconds'] / 10) * 10} seconds to run"
+        changed = re.sub(r"\d+ seconds to run", taken, text, count=1)
+        if changed != text:
+            replace_file(path, changed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
