@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from dataclasses import dataclass
 from typing import TypeVar
@@ -58,6 +59,7 @@ def start(number: Key, *, size: str, device: str, seed: int) -> Chapter:
     np.random.seed(seed)
     torch.manual_seed(seed)
     plots.use_style()
+    gc.freeze()  # what was imported stays: the collector need not go through it
     return Chapter(number, size, chosen, seed)
 
 
