@@ -17,6 +17,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --quiet --disable-pip-version-check install \
 	$(CONSTRAINTS:%=--constraint %) $(PIP_OPTIONS)
 HTML := _build/html/index.html
+PDF := _build/tfcourse.pdf
 PASSED := _build/passed
 COVERED := model generation speculative pretrained families variants data training \
 	recipes probes
@@ -36,7 +37,7 @@ export OMP_WAIT_POLICY := PASSIVE
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: FORCE help book serve install lab run refresh test lint unit pages \
+.PHONY: FORCE help book print serve install lab run refresh test lint unit pages \
 	headless notebooks seeds mutants lock clean distclean
 
 help:
@@ -45,6 +46,9 @@ help:
 book: $(HTML)  ## render the book from the committed outputs
 	@echo "The book: open $(HTML) in a browser, or type: make serve"
 
+print: $(PDF)  ## print the whole book into one PDF, with the Chromium that is here
+	@echo "The book on paper: $(PDF)"
+
 serve: $(HTML)  ## render the book and serve it on this machine
 	@echo "The book: http://127.0.0.1:$(PORT)/ (Ctrl-C ends)"
 	@$(PY) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
@@ -52,7 +56,8 @@ serve: $(HTML)  ## render the book and serve it on this machine
 install: $(VENV)/.all  ## install everything into .venv, to run and test notebooks
 
 lab: $(VENV)/.all  ## open the notebooks in JupyterLab
-	$(PY) -m jupyterlab notebooks
+	$(PY) -m jupyterlab \
+		--LabApp.default_url='/lab/tree/notebooks/START_HERE.md?factory=Markdown%20Preview'
 
 run: $(VENV)/.all  ## execute chapters into runs/ (CHAPTERS="1 6" SIZE=smoke)
 	$(PY) -m tfcourse.cli run $(CHAPTERS) --size $(SIZE) --out runs
@@ -119,6 +124,9 @@ $(HTML): $(BOOK) _build/files $(VENV)/.book
 	$(VENV)/bin/jupyter-book build -q --all -W -n --keep-going .
 	@touch $@
 
+$(PDF): $(HTML) $(VENV)/.print
+	$(PY) -m tfcourse.course.paper $(<D) $@
+
 # Rewritten only when a file came or went.
 _build/files: FORCE
 	@mkdir -p $(@D) && $(FIND) | sort > $@.new
@@ -138,10 +146,10 @@ $(VENV)/.made:
 	$(PYTHON) -m venv $(if $(wildcard $@),--clear) $(VENV)
 	@echo '$(CURDIR)' > $@
 
-# The book alone needs neither torch nor the package.
-$(VENV)/.book: $(VENV)/.made pyproject.toml $(CONSTRAINTS)
+# The book alone, also on paper, needs neither torch nor the package.
+$(VENV)/.book $(VENV)/.print: $(VENV)/.%: $(VENV)/.made pyproject.toml $(CONSTRAINTS)
 	@$(PY) -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb')); \
-		print(*project['project']['optional-dependencies']['book'], sep='\n')" > $@.txt
+		print(*project['project']['optional-dependencies']['$*'], sep='\n')" > $@.txt
 	$(PIP) -r $@.txt
 	@touch $@
 

@@ -39,7 +39,7 @@ FLOORS = (
     "course.exercise_text course.exercise_reach course.exercise_scaling "
     "course.exercise_variants course.exercise_beyond course.exercise_optimization",
     "course.exercises course.chapter course.pages course.zoo recipes.run",
-    "headless",
+    "headless course.paper",
     "course.refresh",
     "batch",
     "cli",

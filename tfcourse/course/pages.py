@@ -11,14 +11,19 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tfcourse.course import show
 from tfcourse.course.ledger import Claim, Ledger, load_ledger
 
-BLOCKS = {"book/ledger.md": ("claims",), "book/intro.md": ("counts", "chapters")}
+BLOCKS = {
+    "book/ledger.md": ("claims",),
+    "book/intro.md": ("counts", "chapters"),
+    "book/teaching.md": ("sessions",),
+    "notebooks/START_HERE.md": ("notebooks",),
+}
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class Written:
 
     records: Mapping[str, tuple[str, Mapping[str, Any]]]  # id -> notebook, record
     minutes: Mapping[str, int]  # notebook -> minutes to read
+    # notebook -> seconds to run at size `laptop`, minutes for all exercises
+    work: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def write_pages(root: Path) -> list[Path]:
@@ -58,14 +65,24 @@ def replace_file(path: Path, text: str) -> None:
 def read_notebooks(folder: Path) -> Written:
     """Read the records of claims and the minutes to read from executed chapters."""
     records: dict[str, tuple[str, Mapping[str, Any]]] = {}
-    minutes = {}
+    minutes, work = {}, {}
     for path in sorted(folder.glob("[0-9][0-9]*_*.ipynb")):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         found = re.search(r"(\d+) minutes", "".join(cells[0]["source"]))
         minutes[path.stem] = int(found[1]) if found else 0
+        work[path.stem] = work_of(cells)
         for record in claim_records(cells):
             records[record["id"]] = (path.stem, record)
-    return Written(records, minutes)
+    return Written(records, minutes, work)
+
+
+def work_of(cells: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """Return a chapter's seconds to run and its exercises' minutes, as it tells them."""
+    seconds = re.search(r"(\d+) seconds to run", "".join(cells[0]["source"]))
+    texts = ["".join(one["source"]) for one in cells if one["cell_type"] == "markdown"]
+    exercise = re.compile(r"^### Exercise .*\n+\*(\d+) minutes", re.MULTILINE)
+    minutes = sum(int(m) for text in texts for m in exercise.findall(text))
+    return int(seconds[1]) if seconds else 0, minutes
 
 
 def claim_records(cells: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -80,6 +97,8 @@ def _pages(root: Path) -> dict[Path, str]:
         "claims": claims_block(ledger, written),
         "counts": counts_block(ledger),
         "chapters": chapters_block(ledger, written),
+        "sessions": sessions_block(ledger, written),
+        "notebooks": notebooks_block(ledger, written),
     }
     pages = {}
     for name, inside in BLOCKS.items():
@@ -138,6 +157,40 @@ def chapters_block(ledger: Ledger, written: Written) -> str:
             minutes = f"{written.minutes[chapter.notebook]} min"
         cells = (f"{name}<br>{chapter.question}", counts, minutes)
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def sessions_block(ledger: Ledger, written: Written) -> str:
+    """Return the table of what a class needs of time for each chapter, with a sum."""
+    lines = ["| Chapter | Sentences | Read | Exercises |", "|---|--:|--:|--:|"]
+    sums = [0, 0, 0]
+    for number, chapter in ledger.chapters.items():
+        if chapter.notebook not in written.minutes:
+            continue
+        name = f"{number} · {chapter.title}"
+        parts = (
+            len(ledger.of_chapter(number)),
+            written.minutes[chapter.notebook],
+            written.work[chapter.notebook][1],
+        )
+        sums = [total + part for total, part in zip(sums, parts, strict=True)]
+        link = f"[{name}](../notebooks/{chapter.notebook}.ipynb)"
+        lines.append(f"| {link} | {parts[0]} | {parts[1]} min | {parts[2]} min |")
+    hours = [f"{minutes / 60:.1f} h" for minutes in sums[1:]]
+    return "\n".join([*lines, f"| All | {sums[0]} | {hours[0]} | {hours[1]} |"])
+
+
+def notebooks_block(ledger: Ledger, written: Written) -> str:
+    """Return the list of chapters for JupyterLab, in order, with what each takes."""
+    lines = ["| Chapter | Read | Run at `laptop` | Exercises |", "|---|--:|--:|--:|"]
+    for number, chapter in ledger.chapters.items():
+        if chapter.notebook in written.minutes:
+            seconds, exercises = written.work[chapter.notebook]
+            lines.append(
+                f"| [{number} · {chapter.title}]({chapter.notebook}.ipynb) "
+                f"| {written.minutes[chapter.notebook]} min | {seconds} s "
+                f"| {exercises} min |"
+            )
     return "\n".join(lines)
 
 
