@@ -37,6 +37,11 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "book/ledger.md").write_text(PAGE.format("claims"), encoding="utf-8")
     intro = PAGE.format("counts") + PAGE.format("chapters")
     (tmp_path / "book/intro.md").write_text(intro, encoding="utf-8")
+    for name, block in (
+        ("book/teaching.md", "sessions"),
+        ("notebooks/START_HERE.md", "notebooks"),
+    ):
+        (tmp_path / name).write_text(PAGE.format(block), encoding="utf-8")
     records = [record("C6", "weights | change by < 0.1."), record("C7", "", ran=False)]
     path = tmp_path / "notebooks/01_components.ipynb"
     path.write_text(notebook(records), encoding="utf-8")
@@ -48,17 +53,24 @@ def line_of(text: str, id_: str) -> str:
 
 
 def test_pages_are_written_once_and_then_up_to_date(root: Path) -> None:
-    both = [root / "book/ledger.md", root / "book/intro.md"]
-    assert pages.stale_pages(root) == both
-    assert pages.write_pages(root) == both
+    names = (
+        "book/ledger.md",
+        "book/intro.md",
+        "book/teaching.md",
+        "notebooks/START_HERE.md",
+    )
+    written = [root / name for name in names]
+    assert pages.stale_pages(root) == written
+    assert pages.write_pages(root) == written
     assert pages.write_pages(root) == pages.stale_pages(root) == []
-    text = both[0].read_text(encoding="utf-8")
+    text = written[0].read_text(encoding="utf-8")
     assert text.startswith("Before.\n<!-- begin: generated claims -->\n## 1 · ")
     assert text.endswith("|\n<!-- end: generated claims -->\nAfter.\n")
     assert "\nold\n" not in text
     assert sorted(p.name for p in (root / "book").iterdir()) == [
         "intro.md",
         "ledger.md",
+        "teaching.md",
     ]
 
 

@@ -38,8 +38,9 @@ ARGUMENTS = (
 )
 ADDRESS = "http://book.invalid/"  # every request is answered from the folder
 WIDTH = 627  # of the text in CSS pixels: A4 less the margins in tf_paper.css
-# What is for a screen alone. Scripts go: a quiz is a list with its answer on paper.
-SCREEN_ONLY = "a.headerlink, script, button, .tf-live, .tf-when-closed"
+# What is for a screen alone. A quiz is a list with its answer on paper; folded code
+# draws figures that are there.
+SCREEN_ONLY = "a.headerlink, script, button, details.tf-code"
 # A formula wider than the page is set smaller, as a printer would.
 FIT_FORMULAS = """width => document.querySelectorAll('mjx-container').forEach(one => {
   const needed = one.firstElementChild.getBoundingClientRect().width;
@@ -97,7 +98,8 @@ def join(html: Path, parts: Sequence[Part], settings: dict[str, Any]) -> str:
     Raises ValueError for a page that is not built or a link that leads nowhere.
     """
     names = [page for part in parts for page, _ in part.pages]
-    articles = {page: read_article(html, page) for page in names}
+    soups = {page: read_page(html, page) for page in names}
+    articles = {page: text_of(soup, page) for page, soup in soups.items()}
     for page, article in articles.items():
         move(article, page, set(names))
     known = {tag["id"] for one in articles.values() for tag in one.find_all(id=True)}
@@ -111,19 +113,24 @@ def join(html: Path, parts: Sequence[Part], settings: dict[str, Any]) -> str:
     body += "".join(str(article) for article in articles.values())
     return (
         f'<!doctype html><html lang="en" data-theme="light"><head>'
-        f"{head(html, names)}<style>{heads}</style></head>"
+        f"{head(soups)}<style>{heads}</style></head>"
         f'<body><main class="tf-paper">{body}</main></body></html>'
     )
 
 
-def read_article(html: Path, page: str) -> Tag:
-    """Return the text of a built page, without what is for a screen alone."""
+def read_page(html: Path, page: str) -> BeautifulSoup:
+    """Return a built page."""
     path = html / f"{page}.html"
     if not path.is_file():
         raise ValueError(f"{path} is not built: type `make book` first")
-    article = BeautifulSoup(path.read_bytes(), "lxml").article
+    return BeautifulSoup(path.read_bytes(), "html.parser")
+
+
+def text_of(soup: BeautifulSoup, page: str) -> Tag:
+    """Return the text of a built page, without what is for a screen alone."""
+    article = soup.article
     if article is None:
-        raise ValueError(f"{path} has no <article>")
+        raise ValueError(f"{page}.html has no <article>")
     for tag in article.select(SCREEN_ONLY):
         tag.decompose()
     for tag in article.find_all("details"):
@@ -154,11 +161,10 @@ def move(article: Tag, page: str, pages: set[str]) -> None:
             del link["href"]  # the search page; the id that it may have stays
 
 
-def head(html: Path, pages: Sequence[str]) -> str:
+def head(soups: dict[str, BeautifulSoup]) -> str:
     """Return styles of the book and its MathJax, as the built pages load them."""
     kept: dict[str, None] = {}
-    for page in pages:
-        soup = BeautifulSoup((html / f"{page}.html").read_bytes(), "lxml")
+    for page, soup in soups.items():
         for tag in soup.select("head > link[rel=stylesheet], head > script"):
             name = "href" if tag.name == "link" else "src"
             if tag.name == "script" and "mathjax" not in str(tag).lower():
@@ -203,7 +209,7 @@ def table_of_contents(parts: Sequence[Part]) -> str:
                 f'<li><a href="#{name}">{escape(title)}</a>'
                 f'<span class="tf-leader"></span><span data-page="{name}"></span></li>'
             )
-    return f'<nav class="tf-contents"><h1>Contents</h1><ul>{"".join(rows)}</ul></nav>'
+    return f'<nav class="tf-contents"><p class="tf-title">Contents</p><ul>{"".join(rows)}</ul></nav>'
 
 
 # ---- paper --------------------------------------------------------------------------

@@ -2,9 +2,9 @@
 
 from sphinx.application import Sphinx
 
-from . import anchors, figures, layout, theme, verdicts
+from . import anchors, figures, layout, social, theme, verdicts
 
-MODULES = (verdicts, layout, figures, anchors, theme)
+MODULES = (verdicts, layout, figures, anchors, theme, social)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
