@@ -163,8 +163,9 @@ def test_every_page_says_what_it_is_where_its_link_is_shared(book: Book) -> None
         }
         assert tags["og:title"] == book.pages[f"{page}.html"].h1.find(string=True), page
         assert 20 < len(tags["og:description"]) <= 210, page
-        assert head.select_one("meta[name=description]")["content"] == (
-            tags["og:description"]
+        assert (
+            head.select_one("meta[name=description]")["content"]
+            == (tags["og:description"])
         )
         image = (book.html / page).parent / tags["og:image"]
         size = (int(tags["og:image:width"]), int(tags["og:image:height"]))

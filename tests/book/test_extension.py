@@ -298,7 +298,9 @@ def test_tags_for_sharing_take_the_first_text_and_whole_addresses(
     build: Callable[..., Built], monkeypatch: pytest.MonkeyPatch, url: str, image: str
 ) -> None:
     monkeypatch.setenv("BOOK_URL", url)
-    page = build(text("*Chapter 1 · 5 minutes*"), text("Say “A & B” " + "long " * 60)).page
+    page = build(
+        text("*Chapter 1 · 5 minutes*"), text("Say “A & B” " + "long " * 60)
+    ).page
     tags = {tag["property"]: tag["content"] for tag in page.select("meta[property]")}
     assert tags["og:title"] == "Title"
     assert tags["og:description"].startswith("Say “A & B” long")

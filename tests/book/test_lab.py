@@ -28,7 +28,9 @@ SETTINGS = {
         '{"fetchNews": "false", "checkForUpdates": false}'
     ),
 }
-RAW_MYST = re.compile(r"\{[a-zA-Z][\w:.-]*\}`|(?:`{3,}|~{3,}|:{3,})\{|^\([\w-]+\)=$", re.M)
+RAW_MYST = re.compile(
+    r"\{[a-zA-Z][\w:.-]*\}`|(?:`{3,}|~{3,}|:{3,})\{|^\([\w-]+\)=$", re.M
+)
 # Each code cell of the notebook in front: has it run, and with which error.
 CELLS = """() => {
   const cells = [...window.jupyterapp.shell.currentWidget.content.model.cells];

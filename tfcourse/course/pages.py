@@ -77,7 +77,7 @@ def read_notebooks(folder: Path) -> Written:
 
 
 def work_of(cells: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
-    """Return a chapter's seconds to run and its exercises' minutes, as it tells them."""
+    """Return a chapter's seconds to run and its exercises' minutes, as it says."""
     seconds = re.search(r"(\d+) seconds to run", "".join(cells[0]["source"]))
     texts = ["".join(one["source"]) for one in cells if one["cell_type"] == "markdown"]
     exercise = re.compile(r"^### Exercise .*\n+\*(\d+) minutes", re.MULTILINE)

@@ -183,7 +183,7 @@ def running_head(page: str, title: str) -> str:
     text = title.replace("\\", "\\\\").replace('"', '\\"')
     return (
         f"[id='{name}'] {{ page: {'p-' + name} }}"
-        f"@page {'p-' + name} {{ @top-left {{ content: \"{text}\" }} }}"
+        f'@page {"p-" + name} {{ @top-left {{ content: "{text}" }} }}'
     )
 
 
@@ -209,7 +209,8 @@ def table_of_contents(parts: Sequence[Part]) -> str:
                 f'<li><a href="#{name}">{escape(title)}</a>'
                 f'<span class="tf-leader"></span><span data-page="{name}"></span></li>'
             )
-    return f'<nav class="tf-contents"><p class="tf-title">Contents</p><ul>{"".join(rows)}</ul></nav>'
+    title = '<p class="tf-title">Contents</p>'
+    return f'<nav class="tf-contents">{title}<ul>{"".join(rows)}</ul></nav>'
 
 
 # ---- paper --------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def add_tags(
     context: dict[str, Any],
     doctree: nodes.document | None,
 ) -> None:
-    """Put the tags into the head of a page; pages without a text of their own get none."""
+    """Put the tags into the head of a page that has a text of its own."""
     if doctree is None:
         return
     base = (app.config.html_baseurl or os.environ.get("BOOK_URL", "")).rstrip("/")
