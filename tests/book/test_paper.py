@@ -174,7 +174,7 @@ def test_a_formula_wider_than_the_sheet_is_set_smaller(
     html: Path, browser: Any
 ) -> None:
     page = browser.new_page(viewport={"width": 300, "height": 300})
-    inner = '<div style="display:inline-block;width:{}px">x</div>'
+    inner = '<span style="display: inline-block; width: {}px">x</span>'
     wide, small = inner.format(600), inner.format(20)
     page.set_content(
         f"<p><mjx-container>{wide}</mjx-container></p>"

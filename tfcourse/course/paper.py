@@ -225,7 +225,7 @@ def print_page(browser: Browser, text: str, html: Path) -> bytes:
     page = browser.new_page(viewport={"width": WIDTH, "height": 900})
     missing: list[str] = []
     page.route("**/*", lambda route: answer(route, text, html, missing))
-    page.set_default_timeout(300_000)
+    page.set_default_timeout(1_800_000)  # half an hour: a busy machine is slow
     page.emulate_media(media="print", color_scheme="light")
     page.goto(ADDRESS)
     page.evaluate("window.MathJax?.startup?.promise")
