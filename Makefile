@@ -56,8 +56,8 @@ serve: $(HTML)  ## render the book and serve it on this machine
 install: $(VENV)/.all  ## install everything into .venv, to run and test notebooks
 
 lab: $(VENV)/.all  ## open the notebooks in JupyterLab
-	$(PY) -m jupyterlab \
-		--LabApp.default_url='/lab/tree/notebooks/START_HERE.md?factory=Markdown%20Preview'
+	$(PY) -m jupyterlab --LabApp.app_settings_dir=notebooks/.jupyterlab \
+		--LabApp.default_url=/lab/tree/notebooks/START_HERE.md
 
 run: $(VENV)/.all  ## execute chapters into runs/ (CHAPTERS="1 6" SIZE=smoke)
 	$(PY) -m tfcourse.cli run $(CHAPTERS) --size $(SIZE) --out runs

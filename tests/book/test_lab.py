@@ -18,8 +18,9 @@ import pytest
 from built_book import ROOT
 
 NOTEBOOK = "notebooks/01_components.ipynb"
-# As `make lab` opens it.
-START = re.search(r"default_url='([^']+)'", (ROOT / "Makefile").read_text("utf-8"))
+# As `make lab` starts it.
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+OPTIONS = re.findall(r"--LabApp\.\w+=\S+", MAKEFILE)
 PATIENCE = 240  # seconds; a busy machine is slow, and nothing is timed here
 # Nobody answers a question about news, and cells out of sight are drawn as well.
 SETTINGS = {
@@ -85,9 +86,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     places["JUPYTERLAB_WORKSPACES_DIR"] = str(own / "workspaces")
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     port = free_port()
-    assert START is not None
     options = [
-        f"--LabApp.default_url={START[1]}",
+        *OPTIONS,
         "--LabApp.expose_app_in_browser=True",
         "--LabApp.extension_manager=readonly",
         f"--ServerApp.port={port}",

@@ -177,8 +177,8 @@ def test_a_formula_wider_than_the_sheet_is_set_smaller(
     inner = '<span style="display: inline-block; width: {}px">x</span>'
     wide, small = inner.format(600), inner.format(20)
     page.set_content(
-        f"<p><mjx-container>{wide}</mjx-container></p>"
-        f"<p><mjx-container>{small}</mjx-container></p>"
+        f"<p><mjx-container display='true'>{wide}</mjx-container></p>"
+        f"<p><mjx-container display='true'>{small}</mjx-container></p>"
     )
     page.evaluate(paper.FIT_FORMULAS, 300)
     sizes = page.locator("mjx-container").evaluate_all(

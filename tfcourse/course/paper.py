@@ -42,10 +42,11 @@ WIDTH = 627  # of the text in CSS pixels: A4 less the margins in tf_paper.css
 # draws figures that are there.
 SCREEN_ONLY = "a.headerlink, script, button, details.tf-code"
 # A formula wider than the page is set smaller, as a printer would.
-FIT_FORMULAS = """width => document.querySelectorAll('mjx-container').forEach(one => {
+FIT_FORMULAS = """width => document.querySelectorAll(
+  'mjx-container[display="true"]').forEach(one => {
   const needed = one.firstElementChild.getBoundingClientRect().width;
   const room = Math.min(width, one.parentElement.clientWidth || width);
-  if (needed > room) one.style.fontSize = `${Math.floor(100 * room / needed)}%`;
+  if (needed > room + 1) one.style.fontSize = `${Math.floor(100 * room / needed)}%`;
 })"""
 FILL_NUMBERS = """numbers => document.querySelectorAll('[data-page]').forEach(one => {
   one.textContent = numbers[one.dataset.page] ?? '';
