@@ -162,6 +162,7 @@ def test_every_page_says_what_it_is_where_its_link_is_shared(book: Book) -> None
             for tag in head.select('meta[property^="og:"]')
         }
         assert tags["og:title"] == book.pages[f"{page}.html"].h1.find(string=True), page
+        assert tags["og:site_name"] == "The stock answer, put to the test", page
         assert 20 < len(tags["og:description"]) <= 210, page
         assert (
             head.select_one("meta[name=description]")["content"]

@@ -40,11 +40,12 @@ def add_tags(
     url = f"{base}/{pagename}.html" if base else ""
     folder = posixpath.dirname(pagename) or "."
     image = f"{base}/{IMAGE}" if base else posixpath.relpath(IMAGE, folder)
-    about = summary(doctree) or app.config.project
+    name = app.config.html_title
+    about = summary(doctree) or name
     facts = {
         "og:type": "article",
-        "og:site_name": app.config.project,
-        "og:title": title_of(doctree) or app.config.project,
+        "og:site_name": name,
+        "og:title": title_of(doctree) or name,
         "og:description": about,
         "og:url": url,
         "og:image": image,
