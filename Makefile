@@ -19,6 +19,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --quiet --disable-pip-version-check install \
 	$(CONSTRAINTS:%=--constraint %) $(PIP_OPTIONS)
 HTML := _build/html/index.html
+PDF := _build/tfcourse.pdf
 PASSED := _build/passed
 COVERED := model generation speculative pretrained families variants data training \
 	recipes probes
@@ -38,14 +39,17 @@ export OMP_WAIT_POLICY := PASSIVE
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: FORCE help book serve install lab run refresh measure test lint unit pages \
-	headless few notebooks seeds mutants bench lock clean distclean
+.PHONY: FORCE help book print serve install lab run refresh measure test lint unit \
+	pages headless few notebooks seeds mutants bench lock clean distclean
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 book: $(HTML)  ## render the book from the committed outputs
 	@echo "The book: open $(HTML) in a browser, or type: make serve"
+
+print: $(PDF)  ## print the whole book into one PDF, with the Chromium that is here
+	@echo "The book on paper: $(PDF)"
 
 serve: $(HTML)  ## render the book and serve it on this machine
 	@echo "The book: http://127.0.0.1:$(PORT)/ (Ctrl-C ends)"
@@ -54,7 +58,8 @@ serve: $(HTML)  ## render the book and serve it on this machine
 install: $(VENV)/.all  ## install everything into .venv, to run and test notebooks
 
 lab: $(VENV)/.all  ## open the notebooks in JupyterLab
-	$(PY) -m jupyterlab notebooks
+	$(PY) -m jupyterlab --LabApp.app_settings_dir=notebooks/.jupyterlab \
+		--LabApp.default_url=/lab/tree/notebooks/START_HERE.md
 
 run: $(VENV)/.all  ## execute chapters into runs/ (CHAPTERS="1 6" SIZE=smoke)
 	$(PY) -m tfcourse.cli run $(CHAPTERS) --size $(SIZE) --out runs
@@ -138,6 +143,9 @@ $(HTML): $(BOOK) _build/files $(VENV)/.book
 	$(VENV)/bin/jupyter-book build -q --all -W -n --keep-going .
 	@touch $@
 
+$(PDF): $(HTML) $(VENV)/.print
+	$(PY) -m tfcourse.course.paper $(<D) $@
+
 # Rewritten only when a file came or went.
 _build/files: FORCE
 	@mkdir -p $(@D) && $(FIND) | sort > $@.new
@@ -157,10 +165,10 @@ $(VENV)/.made:
 	$(PYTHON) -m venv $(if $(wildcard $@),--clear) $(VENV)
 	@echo '$(CURDIR)' > $@
 
-# The book alone needs neither torch nor the package.
-$(VENV)/.book: $(VENV)/.made pyproject.toml $(CONSTRAINTS)
+# The book alone, also on paper, needs neither torch nor the package.
+$(VENV)/.book $(VENV)/.print: $(VENV)/.%: $(VENV)/.made pyproject.toml $(CONSTRAINTS)
 	@$(PY) -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb')); \
-		print(*project['project']['optional-dependencies']['book'], sep='\n')" > $@.txt
+		print(*project['project']['optional-dependencies']['$*'], sep='\n')" > $@.txt
 	$(PIP) -r $@.txt
 	@touch $@
 

@@ -40,7 +40,7 @@ FLOORS = (
     "course.exercise_variants course.exercise_beyond course.exercise_optimization",
     "course.exercises course.chapter course.pages course.zoo course.fresh "
     "course.questions recipes.run",
-    "headless course.cards course.live",
+    "headless course.cards course.live course.paper",
     "course.refresh",
     "batch",
     "progress summary",

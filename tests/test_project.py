@@ -104,7 +104,13 @@ def test_conda_installs_what_pyproject_names() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "CONTRIBUTING.md", "book/how_to_use.md", "book/contributing.md"],
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "book/how_to_use.md",
+        "book/contributing.md",
+        "book/teaching.md",
+    ],
 )
 def test_every_command_that_a_page_names_exists(page: str) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -196,3 +202,31 @@ def test_foreign_names_are_recognised(text: str) -> None:
 @pytest.mark.parametrize("text", ["example.org/home/x", "~/work/x", "./root/x"])
 def test_other_paths_are_not_foreign(text: str) -> None:
     assert not FOREIGN.search(text)
+
+
+def test_the_citation_is_complete_and_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "abstract", "authors"} <= set(citation)
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["type"] == "software"
+    assert citation["authors"] == [{"name": PROJECT["authors"][0]["name"]}]
+    assert str(citation["version"]) == PROJECT["version"]
+    assert " AND ".join(citation["license"]) == PROJECT["license"]
+
+
+def test_the_licence_of_the_text_is_told_wherever_it_is_asked_for() -> None:
+    for name in ("LICENSE-text", "README.md", "book/teaching.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert re.search(r"CC[ -]BY[ -]4\.0", text), name
+    assert {"LICENSE", "LICENSE-text"} == set(PROJECT["license-files"])
+    assert all((ROOT / name).is_file() for name in PROJECT["license-files"])
+
+
+def test_links_for_teachers_and_of_the_start_page_lead_to_files() -> None:
+    for name in ("book/teaching.md", "notebooks/START_HERE.md"):
+        page = ROOT / name
+        links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
+        chapters = {path.name for path in (ROOT / "notebooks").glob("*.ipynb")}
+        assert chapters <= {Path(link).name for link in links}, name
+        for link in links:
+            assert (page.parent / link).is_file(), f"{name}: {link}"

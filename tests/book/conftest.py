@@ -1,8 +1,6 @@
 """The book, built once from the repository as it is, and a browser to look at it."""
 
 import functools
-import os
-import shutil
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +8,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from built_book import Book, build
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+from tfcourse.course.paper import BROWSERS, find_browser, start_browser
 
 
 @pytest.fixture(scope="session")
@@ -34,30 +32,14 @@ def address(book: Book) -> Iterator[str]:
     server.shutdown()
 
 
-def find_browser() -> str | None:
-    """Return the path of a Chromium: $CHROMIUM, or one that is installed."""
-    names = [os.environ.get("CHROMIUM", ""), *BROWSERS]
-    return next(filter(None, map(shutil.which, filter(None, names))), None)
-
-
 @pytest.fixture(scope="session")
 def browser() -> Iterator[object]:
     """Start the browser, without a window and without requests of its own."""
-    executable = find_browser()
-    if executable is None:
+    if find_browser() is None:
         pytest.skip(f"no Chromium here: set CHROMIUM, or install {BROWSERS[0]}")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=executable,
-            args=[
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--disable-sync",
-            ],
-        )
+        started = start_browser(playwright)
         yield started
         started.close()

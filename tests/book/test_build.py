@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from bs4 import BeautifulSoup, Tag
 from built_book import Book, listed_pages
+from PIL import Image
 
 # Elements that make a browser fetch something, with the attribute that says what.
 FETCHES = {
@@ -150,3 +151,25 @@ def test_pages_without_formulas_load_no_mathjax(book: Book) -> None:
 def test_mathjax_comes_with_the_book(book: Book, name: str) -> None:
     assert (book.html / "_static" / "mathjax" / "es5" / name).exists()
     assert Path(book.html / "_static" / "mathjax" / "LICENSE").is_file()
+
+
+def test_every_page_says_what_it_is_where_its_link_is_shared(book: Book) -> None:
+    told = set()
+    for page in listed_pages():
+        head = book.pages[f"{page}.html"].head
+        tags = {
+            str(tag["property"]): str(tag["content"])
+            for tag in head.select('meta[property^="og:"]')
+        }
+        assert tags["og:title"] == book.pages[f"{page}.html"].h1.find(string=True), page
+        assert tags["og:site_name"] == "The stock answer, put to the test", page
+        assert 20 < len(tags["og:description"]) <= 210, page
+        assert (
+            head.select_one("meta[name=description]")["content"]
+            == (tags["og:description"])
+        )
+        image = (book.html / page).parent / tags["og:image"]
+        size = (int(tags["og:image:width"]), int(tags["og:image:height"]))
+        assert Image.open(image.resolve()).size == size
+        told.add(tags["og:description"])
+    assert len(told) == len(listed_pages())

@@ -298,3 +298,26 @@ def test_a_drill_without_a_place_for_its_questions_is_refused(
     other = ["# Another page"]
     put_questions(None, "book/other", other)
     assert other == ["# Another page"]
+
+
+@pytest.mark.parametrize(
+    ("url", "image"),
+    [
+        ("", "_static/social.png"),
+        ("https://example.org/book/", "https://example.org/book/_static/social.png"),
+    ],
+)
+def test_tags_for_sharing_take_the_first_text_and_whole_addresses(
+    build: Callable[..., Built], monkeypatch: pytest.MonkeyPatch, url: str, image: str
+) -> None:
+    monkeypatch.setenv("BOOK_URL", url)
+    page = build(
+        text("*Chapter 1 · 5 minutes*"), text("Say “A & B” " + "long " * 60)
+    ).page
+    tags = {tag["property"]: tag["content"] for tag in page.select("meta[property]")}
+    assert tags["og:title"] == "Title"
+    assert tags["og:description"].startswith("Say “A & B” long")
+    assert tags["og:description"].endswith("long …")
+    assert len(tags["og:description"]) <= 202
+    assert tags["og:image"] == image
+    assert tags.get("og:url") == (f"{url}index.html" if url else None)

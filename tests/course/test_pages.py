@@ -65,6 +65,11 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "book/_static/live").mkdir(parents=True)
     (tmp_path / "book/_static/live/model.json").write_text(json.dumps(LIVE), "utf-8")
     (tmp_path / "book/_static/live/model.safetensors").write_bytes(b"0" * 12_345)
+    for name, block in (
+        ("book/teaching.md", "sessions"),
+        ("notebooks/START_HERE.md", "notebooks"),
+    ):
+        (tmp_path / name).write_text(PAGE.format(block), encoding="utf-8")
     records = [record("C6", "weights | change by < 0.1."), record("C7", "", ran=False)]
     path = tmp_path / "notebooks/01_components.ipynb"
     path.write_text(notebook(records), encoding="utf-8")
@@ -76,12 +81,19 @@ def line_of(text: str, id_: str) -> str:
 
 
 def test_pages_are_written_once_and_then_up_to_date(root: Path) -> None:
-    names = ("ledger", "intro", "status", "live")
-    every = [root / f"book/{name}.md" for name in names]
-    assert pages.stale_pages(root) == every
-    assert pages.write_pages(root) == every
+    names = (
+        "book/ledger.md",
+        "book/intro.md",
+        "book/status.md",
+        "book/live.md",
+        "book/teaching.md",
+        "notebooks/START_HERE.md",
+    )
+    written = [root / name for name in names]
+    assert pages.stale_pages(root) == written
+    assert pages.write_pages(root) == written
     assert pages.write_pages(root) == pages.stale_pages(root) == []
-    text = every[0].read_text(encoding="utf-8")
+    text = written[0].read_text(encoding="utf-8")
     assert text.startswith("Before.\n<!-- begin: generated claims -->\n## 1 · ")
     assert text.endswith("|\n<!-- end: generated claims -->\nAfter.\n")
     assert "\nold\n" not in text
@@ -91,6 +103,7 @@ def test_pages_are_written_once_and_then_up_to_date(root: Path) -> None:
         "ledger.md",
         "live.md",
         "status.md",
+        "teaching.md",
     ]
 
 

@@ -16,7 +16,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ BLOCKS = {
     "book/intro.md": ("counts", "chapters"),
     "book/status.md": ("status",),
     "book/live.md": ("live",),
+    "book/teaching.md": ("sessions",),
+    "notebooks/START_HERE.md": ("notebooks",),
 }
 LIVE = "book/_static/live"  # what `tfcourse.course.live` exports
 
@@ -47,6 +49,8 @@ class Written:
 
     records: Mapping[str, tuple[str, Mapping[str, Any]]]  # id -> notebook, record
     minutes: Mapping[str, int]  # notebook -> minutes to read
+    # notebook -> seconds to run at size `laptop`, minutes for all exercises
+    work: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def write_pages(root: Path) -> list[Path]:
@@ -81,14 +85,24 @@ def replace_file(path: Path, text: str) -> None:
 def read_notebooks(folder: Path) -> Written:
     """Read the records of claims and the minutes to read from executed chapters."""
     records: dict[str, tuple[str, Mapping[str, Any]]] = {}
-    minutes = {}
+    minutes, work = {}, {}
     for path in sorted(folder.glob("[0-9][0-9]*_*.ipynb")):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         found = re.search(r"(\d+) minutes", "".join(cells[0]["source"]))
         minutes[path.stem] = int(found[1]) if found else 0
+        work[path.stem] = work_of(cells)
         for record in claim_records(cells):
             records[record["id"]] = (path.stem, record)
-    return Written(records, minutes)
+    return Written(records, minutes, work)
+
+
+def work_of(cells: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """Return a chapter's seconds to run and its exercises' minutes, as it says."""
+    seconds = re.search(r"(\d+) seconds to run", "".join(cells[0]["source"]))
+    texts = ["".join(one["source"]) for one in cells if one["cell_type"] == "markdown"]
+    exercise = re.compile(r"^### Exercise .*\n+\*(\d+) minutes", re.MULTILINE)
+    minutes = sum(int(m) for text in texts for m in exercise.findall(text))
+    return int(seconds[1]) if seconds else 0, minutes
 
 
 def claim_records(cells: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -105,6 +119,8 @@ def _pages(root: Path) -> dict[Path, str]:
         "chapters": lambda: chapters_block(ledger, written),
         "status": lambda: status_block(read_status(root)),
         "live": lambda: live_block(root / LIVE),
+        "sessions": lambda: sessions_block(ledger, written),
+        "notebooks": lambda: notebooks_block(ledger, written),
     }
     pages = {}
     for name, inside in BLOCKS.items():
@@ -163,6 +179,40 @@ def chapters_block(ledger: Ledger, written: Written) -> str:
             minutes = f"{written.minutes[chapter.notebook]} min"
         cells = (f"{name}<br>{chapter.question}", counts, minutes)
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def sessions_block(ledger: Ledger, written: Written) -> str:
+    """Return the table of what a class needs of time for each chapter, with a sum."""
+    lines = ["| Chapter | Sentences | Read | Exercises |", "|---|--:|--:|--:|"]
+    sums = [0, 0, 0]
+    for number, chapter in ledger.chapters.items():
+        if chapter.notebook not in written.minutes:
+            continue
+        name = f"{number} · {chapter.title}"
+        parts = (
+            len(ledger.of_chapter(number)),
+            written.minutes[chapter.notebook],
+            written.work[chapter.notebook][1],
+        )
+        sums = [total + part for total, part in zip(sums, parts, strict=True)]
+        link = f"[{name}](../notebooks/{chapter.notebook}.ipynb)"
+        lines.append(f"| {link} | {parts[0]} | {parts[1]} min | {parts[2]} min |")
+    hours = [f"{minutes / 60:.1f} h" for minutes in sums[1:]]
+    return "\n".join([*lines, f"| All | {sums[0]} | {hours[0]} | {hours[1]} |"])
+
+
+def notebooks_block(ledger: Ledger, written: Written) -> str:
+    """Return the list of chapters for JupyterLab, in order, with what each takes."""
+    lines = ["| Chapter | Read | Run at `laptop` | Exercises |", "|---|--:|--:|--:|"]
+    for number, chapter in ledger.chapters.items():
+        if chapter.notebook in written.minutes:
+            seconds, exercises = written.work[chapter.notebook]
+            lines.append(
+                f"| [{number} · {chapter.title}]({chapter.notebook}.ipynb) "
+                f"| {written.minutes[chapter.notebook]} min | {seconds} s "
+                f"| {exercises} min |"
+            )
     return "\n".join(lines)
 
 

@@ -2,9 +2,9 @@
 
 from sphinx.application import Sphinx
 
-from . import anchors, drill, figures, layout, live, theme, verdicts
+from . import anchors, drill, figures, layout, live, social, theme, verdicts
 
-MODULES = (verdicts, layout, figures, anchors, theme, drill, live)
+MODULES = (verdicts, layout, figures, anchors, theme, drill, live, social)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
