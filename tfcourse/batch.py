@@ -471,7 +471,7 @@ class Report:
         found = {
             "python": platform.python_version(),
             "torch": version("torch"),
-            "system": platform.platform(terse=True),
+            "system": f"{platform.system()} {platform.machine()}",
             "processors": os.cpu_count(),
             "at_once": self.at_once,
             "seconds": round(time.monotonic() - self._start, 1),
