@@ -1,5 +1,6 @@
 """The book in a browser: nothing fails, everything can be reached and read."""
 
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,17 @@ def test_page_is_in_order(
     page.set_viewport_size({"width": WIDTHS[0], "height": 900})
     assert not page.evaluate(TOO_WIDE), "too narrow with everything open"
     assert visit.troubles == []
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_page_weighs_less_than_a_megabyte(visit: Visit, path: str) -> None:
+    sizes: dict[str, int] = {}  # as a server sends them, compressed
+    visit.page.on(
+        "response", lambda one: sizes.update({one.url: len(zlib.compress(one.body()))})
+    )
+    visit.open(f"{path}.html").wait_for_load_state("networkidle")
+    assert len(sizes) > 5
+    assert sum(sizes.values()) < 1_000_000, sizes
 
 
 def test_a_violation_would_be_found(

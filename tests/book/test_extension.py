@@ -321,3 +321,36 @@ def test_tags_for_sharing_take_the_first_text_and_whole_addresses(
     assert len(tags["og:description"]) <= 202
     assert tags["og:image"] == image
     assert tags.get("og:url") == (f"{url}index.html" if url else None)
+
+
+ICON_SCRIPT = (
+    'regular={bars:[9,9,[],"f0c9","M9"]},'
+    'solid={"file-bars":[8,8,[],"f0","M8"],bars:[448,512,["navicon"],"f0c9","M0 96"]}'
+)
+
+
+def test_icons_are_drawn_and_their_script_is_gone() -> None:
+    from tfbook.icons import draw_icons
+
+    page = (
+        '<script defer src="../_static/scripts/fontawesome.js?digest=5"></script>'
+        '<i class="switch fa-solid fa-bars fa-lg" data-mode="dark"></i>'
+        '<i class="a"></i>'
+    )
+    assert draw_icons(page, ICON_SCRIPT) == (
+        '<svg class="tf-icon switch fa-solid fa-bars fa-lg" data-mode="dark" '
+        'aria-hidden="true" viewBox="0 0 448 512"><path d="M0 96"/></svg>'
+        '<i class="a"></i>'
+    )
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [("fa-solid fa-xy", "has no icon 'xy'"), ("fa-lg", "not the name of one icon")],
+)
+def test_an_icon_that_is_not_there_ends_the_build(classes: str, said: str) -> None:
+    from sphinx.errors import ExtensionError
+    from tfbook.icons import draw_icons
+
+    with pytest.raises(ExtensionError, match=said):
+        draw_icons(f'<i class="{classes}"></i>', ICON_SCRIPT)

@@ -6,6 +6,8 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 
+from .icons import draw_icons, icon_script
+
 # In the text of a page. Folded code has a label that hides its visible words.
 BODY_REPAIRS = {
     '<details class="admonition hide above-input">\n'
@@ -77,9 +79,11 @@ def repair_frames(app: Sphinx, error: Exception | None) -> None:
     """Repair what the theme's templates wrote around the text of every page."""
     if error is not None or app.builder.format != "html":
         return
+    script = icon_script(app)
     for docname in [*app.env.found_docs, "search"]:
         page = Path(app.builder.get_outfilename(docname))
         html = page.read_text(encoding="utf-8")
         for stock, better in FRAME_REPAIRS.items():
             html = html.replace(stock, better)
+        html = draw_icons(html, script)
         page.write_text(html, encoding="utf-8")
