@@ -7,7 +7,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from tfcourse.course import fresh, refresh
+from tfcourse.course import fresh, pages, refresh
 
 PAGE = "<!-- begin: generated {0} -->\n<!-- end: generated {0} -->\n"
 START = """from tfcourse.course import chapter, plots, show
@@ -28,16 +28,13 @@ q.sum() > 0"""
 
 
 @pytest.fixture
-def root(tmp_path: Path, write_chapter: Any) -> Path:
+def root(tmp_path: Path, write_chapter: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "book").mkdir()
-    inside = {
-        "ledger": ["claims"],
-        "intro": ["counts", "chapters"],
-        "status": ["status"],
-    }
+    inside = {"book/ledger.md": ("claims",), "book/intro.md": ("counts", "chapters")}
+    monkeypatch.setattr(pages, "BLOCKS", inside)
     for page, blocks in inside.items():
         text = "".join(PAGE.format(block) for block in blocks)
-        (tmp_path / f"book/{page}.md").write_text(text, encoding="utf-8")
+        (tmp_path / page).write_text(text, encoding="utf-8")
     write_chapter("01_components", START, CLAIM, FIGURE)
     return tmp_path
 
