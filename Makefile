@@ -86,7 +86,7 @@ unit: $(VENV)/.all  ## ... the package and its tests' coverage
 		--cov-fail-under 95
 
 pages: $(VENV)/.all  ## ... the built book, in a browser
-	$(PY) -m pytest tests/book -n $(JOBS) --dist loadfile
+	$(PY) -m pytest tests/book -n $(JOBS) --dist worksteal
 
 headless: $(VENV)/.all  ## ... chapters by papermill, smallest size, no network
 	$(PY) tests/without_network.py $(PY) -m tfcourse.cli run --size smoke \

@@ -66,7 +66,9 @@ def table(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
-HEAD = "| | alike in | speed or size | half of the rounds within | theirs / ours |"
+HEAD = (
+    "| Library | alike in | speed or size | half of the rounds within | theirs / ours |"
+)
 RULE = "|---|---|---:|---:|---:|"
 
 
@@ -122,7 +124,10 @@ def groups(rows: Iterable[Row]) -> Iterator[tuple[tuple[str, ...], list[Row]]]:
 
 def summary(rows: Iterable[Row]) -> str:
     """Return one line a comparison: how ours stands to the best of the peers."""
-    lines = ["| | | peers' best | its time or size / ours |", "|---|---|---|---:|"]
+    lines = [
+        "| What | Shape | peers' best | its time or size / ours |",
+        "|---|---|---|---:|",
+    ]
     for (kind, title, precision, mode), group in groups(rows):
         peers = [row for row in group if _is_peer(row)]
         if peers:

@@ -16,6 +16,7 @@ LEDGER = "book/ledger"
 DRILL = "book/drill"
 AXE = Path(__file__).with_name("axe.min.js").read_text(encoding="utf-8")
 
+HEAVIEST = 1_000_000  # bytes of a page with all that it loads
 WIDTHS = (320, 375, 640, 768, 1024, 1280, 1600)
 # What axe looks at: a page as it opens, and one where everything was used. Together
 # wide and narrow, light and dark; every run costs a second or two on a chapter.
@@ -108,7 +109,13 @@ def use(page: Any) -> None:
 def test_page_is_in_order(
     visit: Visit, violations: Callable[[Any], list[str]], path: str
 ) -> None:
+    sizes: dict[str, int] = {}  # as a server sends them, compressed
+    visit.page.on(
+        "response", lambda one: sizes.update({one.url: len(zlib.compress(one.body()))})
+    )
     page = visit.open(f"{path}.html")
+    assert len(sizes) > 5
+    assert sum(sizes.values()) < HEAVIEST, sizes
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 900})
         assert not page.evaluate(TOO_WIDE), f"{width} px is too narrow"
@@ -122,17 +129,6 @@ def test_page_is_in_order(
     page.set_viewport_size({"width": WIDTHS[0], "height": 900})
     assert not page.evaluate(TOO_WIDE), "too narrow with everything open"
     assert visit.troubles == []
-
-
-@pytest.mark.parametrize("path", PAGES)
-def test_page_weighs_less_than_a_megabyte(visit: Visit, path: str) -> None:
-    sizes: dict[str, int] = {}  # as a server sends them, compressed
-    visit.page.on(
-        "response", lambda one: sizes.update({one.url: len(zlib.compress(one.body()))})
-    )
-    visit.open(f"{path}.html").wait_for_load_state("networkidle")
-    assert len(sizes) > 5
-    assert sum(sizes.values()) < 1_000_000, sizes
 
 
 def test_a_violation_would_be_found(
