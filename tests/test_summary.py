@@ -13,7 +13,16 @@ from typer.testing import CliRunner
 from tfcourse.batch import Outcome
 from tfcourse.cli import app
 from tfcourse.course.ledger import load_ledger
-from tfcourse.summary import Seen, axis, collect, numbers, page_of, series, words
+from tfcourse.summary import (
+    GAP,
+    Seen,
+    axis,
+    collect,
+    numbers,
+    page_of,
+    series,
+    words,
+)
 
 Write = Callable[..., Path]
 CLAIMS = """\
@@ -37,7 +46,7 @@ claim("C10", holds={"one": seed < 9}, fails={"two": seed < 9}, measured="no numb
 )
 def test_numbers_are_read_as_they_are_written(text: str, found: list[float]) -> None:
     assert numbers(text) == pytest.approx(found)
-    assert words(text).count("…") == len(found)
+    assert words(text).count(GAP) == len(found)
 
 
 def seen(measured: str, state: str = "shown", **point: object) -> Seen:
@@ -52,6 +61,11 @@ def test_numbers_that_differ_are_named_by_the_words_around_them() -> None:
     alike, named = series(both)
     assert alike == both
     assert named == {"encoder […] %": [97.0, 100.0], "decoder […] %": [100.0, 90.0]}
+
+
+def test_an_ellipsis_in_the_words_is_no_number() -> None:
+    both = [seen(f"a, b, … z: {value} letters", seed=value) for value in (25, 26)]
+    assert series(both) == (both, {"… z: […] letters": [25.0, 26.0]})
 
 
 def test_other_words_are_left_to_the_table() -> None:

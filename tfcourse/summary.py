@@ -27,6 +27,7 @@ PAGE = "sweep.html"
 RAISED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 # As `show.num` and its like write them: 1,024, −0.34, 2.5×10⁻⁷, 10⁻⁶.
 NUMBER = re.compile(r"(?<![\w.])−?\d[\d,]*(?:\.\d+)?(?:×10[⁻⁰-⁹¹²³]+)?[⁻⁰-⁹¹²³]*")
+GAP = "\ufffc"  # what no text has in it, unlike an ellipsis
 BOUND = re.compile(r" or (?:more|less)\b")  # of a rounded percentage, and not of 100 %
 CONTRADICTED = re.compile(r"ClaimError: claims? ([C\d, ]+):(?:.*Measured: (.*))?", re.S)
 PANELS = 6  # of one figure; further numbers are in the table
@@ -97,8 +98,8 @@ def numbers(text: str) -> list[float]:
 
 
 def words(text: str) -> str:
-    """Return a text with `…` for each of its numbers."""
-    return NUMBER.sub("…", BOUND.sub("", text))
+    """Return a text with `GAP` for each of its numbers."""
+    return NUMBER.sub(GAP, BOUND.sub("", text))
 
 
 def _value(text: str) -> float:
@@ -133,15 +134,15 @@ def series(seen: Sequence[Seen]) -> tuple[list[Seen], dict[str, list[float]]]:
 
 
 def _names(usual: str) -> list[str]:
-    """Return for each … in a text the clause it stands in, where it is `[…]`."""
+    """Return for each `GAP` in a text the clause it stands in, where it is `[…]`."""
     names = []
-    for place in (found.start() for found in re.finditer("…", usual)):
+    for place in (found.start() for found in re.finditer(GAP, usual)):
         begin = max(usual.rfind(mark, 0, place) + 1 for mark in ("; ", ", "))
         ends = [end for mark in ("; ", ", ") if (end := usual.find(mark, place)) > 0]
         before, after = usual[begin:place], usual[place + 1 : min([*ends, place + 40])]
         if len(before) > 60:
             before = f"… {before[-60:].partition(' ')[2]}"
-        names.append(f"{before}[…]{after}".strip())
+        names.append(f"{before}[…]{after}".replace(GAP, "…").strip())
     return names
 
 
