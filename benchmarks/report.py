@@ -1,10 +1,11 @@
 """Rows as JSON lines, as a table in the terminal, and as a page of the book."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from tfcourse.data.files import replacing
 
 Row = dict[str, Any]
 ROOT = Path(__file__).parents[1]
@@ -49,14 +50,9 @@ def append(path: Path, rows: Iterable[Row]) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a text beside its place, and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.part")
-    try:
+    """Write a text whole or not at all."""
+    with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def table(rows: Iterable[Row]) -> str:

@@ -29,6 +29,7 @@ from tfcourse.course import show
 from tfcourse.course.ledger import Claim, Ledger, load_ledger
 from tfcourse.course.pages import Written, read_notebooks
 from tfcourse.course.questions import KINDS, Question, load_questions
+from tfcourse.data.files import replacing
 
 DECK, NOTE_TYPE = 1_732_809_617, 1_732_809_618
 NAME = "The stock answer, put to the test"
@@ -70,12 +71,10 @@ def write_cards(out: Path, notebooks: Path) -> int:
     if not out.parent.is_dir():
         raise ValueError(f"{str(out)!r} cannot be written: there is no such folder")
     cards = all_cards(load_ledger(), notebooks)
-    beside = out.with_name(f".{out.name}.new")
     try:
-        beside.write_bytes(writers[out.suffix](cards))
-        os.replace(beside, out)
+        with replacing(out) as beside:
+            beside.write_bytes(writers[out.suffix](cards))
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise ValueError(f"{str(out)!r} cannot be written: {error.strerror}") from error
     return len(cards)
 
