@@ -154,8 +154,9 @@ def _hash(name: str, with_comments: bool) -> str:
     if with_comments:
         return _short(_file(name).read_text(encoding="utf-8"))
     tree = _module(name)
-    if name == HUB:  # what it imports is followed instead
-        tree.body = [n for n in tree.body if not isinstance(n, ast.ImportFrom)]
+    if name == HUB:  # what it imports is followed instead; `tree` is the cache's
+        rest = [n for n in tree.body if not isinstance(n, ast.ImportFrom)]
+        tree = ast.Module(rest, tree.type_ignores)
     return _short(_written(tree))
 
 
