@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from benchmarks import course as own
 from benchmarks import gpt2 as gpu
 from benchmarks import report
 from benchmarks.decoding import time_decoding
@@ -15,6 +16,8 @@ from benchmarks.limits import bf16_is_native
 from benchmarks.shapes import SHAPES, Shape
 from benchmarks.timing import machine
 from benchmarks.training import Setting, measure_memory, time_training
+from tfcourse.course.chapter import SIZES
+from tfcourse.headless import chapters
 
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 KINDS = ("train", "decode", "memory")
@@ -126,6 +129,23 @@ def gpt2_command(
         print(json.dumps(row))
     if out is not None:
         report.append(out, rows)
+
+
+@app.command("course")
+def course_command(
+    keys: Annotated[list[str] | None, typer.Argument(help="e.g. 1 10b")] = None,
+    sizes: Annotated[str, typer.Option(help="of smoke,laptop")] = "smoke,laptop",
+    out: Annotated[Path | None, typer.Option(help="JSON lines are added here")] = None,
+) -> None:
+    """Measure where the time of chapters goes, one after another; all by default."""
+    known = chapters()
+    named = chosen("KEYS", ",".join(keys or ()), tuple(known))
+    for size in chosen("--sizes", sizes, SIZES):
+        for key in named:
+            row = own.measure(known[key].path, size) | {"machine": machine("cpu")}
+            print(json.dumps(row), flush=True)
+            if out is not None:
+                report.append(out, [row])
 
 
 @app.command()

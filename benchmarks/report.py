@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.course import PARTS
 from tfcourse.data.files import replacing
 
 Row = dict[str, Any]
@@ -181,6 +182,7 @@ def page(rows: list[Row], plan: str) -> str:
         for (_, title, precision, mode), group in found:
             parts.append(f"### {title}, {precision}, {mode}")
             parts.append(_comparison(group))
+    parts += _course(rows)
     parts += ["## GPT-2 124M on a GPU", _on_a_gpu(rows) or NO_GPU, plan]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
@@ -193,6 +195,37 @@ def _comparison(group: list[Row]) -> str:
         return table(group)
     return f"{group[0]['rounds']} rounds.\n\n{table(group)}"
 
+
+def _course(rows: list[Row]) -> list[str]:
+    """Say where each chapter's time goes; of a chapter's rows the last counts."""
+    found = {
+        (row["size"], row["chapter"]): row for row in rows if row["kind"] == "course"
+    }
+    said = [COURSE] if found else []
+    for size in dict.fromkeys(size for size, _ in found):
+        chosen = [row for (of, _), row in sorted(found.items()) if of == size]
+        lines = [f"| Notebook | {' | '.join(PARTS)} | all |"]
+        lines.append("|---" + "|---:" * (len(PARTS) + 1) + "|")
+        lines += [_chapter(row["chapter"], [row]) for row in chosen]
+        lines.append(_chapter("all", chosen))
+        said += [f"### Size `{size}`", "\n".join(lines)]
+    return said
+
+
+def _chapter(name: str, rows: list[Row]) -> str:
+    seconds = [sum(row[part] for row in rows) for part in PARTS]
+    shown = " | ".join(f"{value:.1f}" for value in (*seconds, sum(seconds)))
+    return f"| {name} | {shown} |"
+
+
+COURSE = """## The course itself
+
+Seconds of each notebook, one after another, each in a process of its own on one thread.
+*Start* is Python's, *imports* the cell with which a chapter begins, *training* what
+passes within `fit`, *figures* the cells that draw one, and *rest* all other computing:
+probes, evaluations, generation, exercises, and timings that are themselves the subject.
+A Jupyter kernel adds about a second. [Status](status.md) has time and memory of whole
+runs."""
 
 NO_GPU = "Not measured: no GPU was at hand. `python -m benchmarks gpt2` runs it:"
 

@@ -15,3 +15,17 @@ SMALL = {
 def longer(length: int) -> Shape:
     """Return the small decoder with room for `length` tokens."""
     return replace(SMALL["decoder"], length=length)
+
+
+# What a row of results says of where it was measured.
+MACHINE = {
+    "processor": "A processor",
+    "cores": 2,
+    "threads": 2,
+    "instructions": "AVX2",
+    "python": "3.11",
+    "torch": "2.13",
+    "transformers": "5.23",
+    "x-transformers": "2.31",
+    "load": 0.5,
+}

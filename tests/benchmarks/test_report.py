@@ -5,24 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_shapes import SMALL
+from small_shapes import MACHINE, SMALL
 from typer.testing import CliRunner
 
 import benchmarks.__main__ as command
 from benchmarks import gpt2, report
 from benchmarks.training import Setting
 
-MACHINE = {
-    "processor": "A processor",
-    "cores": 2,
-    "threads": 2,
-    "instructions": "AVX2",
-    "python": "3.11",
-    "torch": "2.13",
-    "transformers": "5.23",
-    "x-transformers": "2.31",
-    "load": 0.5,
-}
 SECONDS = {"median": 2.0, "q1": 1.0, "q3": 4.0}
 
 
