@@ -12,7 +12,7 @@ from torch.optim import AdamW
 from torch.profiler import profile
 
 from benchmarks.peers import Peer, check, peers_of
-from benchmarks.shapes import Shape, config_of, random_batch
+from benchmarks.shapes import Shape, Style, config_of, random_batch
 from benchmarks.timing import Run, race, ratio
 from tfcourse.data.pairs import Batch
 from tfcourse.model.attention import record_attention
@@ -23,6 +23,8 @@ from tfcourse.training.step import train_step
 
 RATE = 1e-4
 OURS, EXPLICIT = "tfcourse", "tfcourse, explicit attention"
+PARTS = 4
+IN_PARTS = f"tfcourse, {PARTS} parts by length"
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,12 @@ class Contender:
 
 
 def our_step(
-    model: Transformer, batch: Batch, setting: Setting, *, explicit: bool = False
+    model: Transformer, batch: Batch, setting: Setting, way: str = OURS
 ) -> Run:
     """Return a training step by tfcourse's own means, as `fit` makes it."""
     optimizer = adamw(model, lr=RATE)
-    compute = Compute(setting.precision, accelerator=make_accelerator())
+    parts = PARTS if way == IN_PARTS else 1
+    compute = Compute(setting.precision, parts, make_accelerator())
 
     def step() -> None:
         train_step(model, batch, optimizer, compute=compute)
@@ -66,7 +69,7 @@ def our_step(
         with record_attention(model):
             step()
 
-    return slow_step if explicit else step
+    return slow_step if way == EXPLICIT else step
 
 
 def their_step(peer: Peer, model: nn.Module, batch: Batch, setting: Setting) -> Run:
@@ -88,25 +91,30 @@ def their_step(peer: Peer, model: nn.Module, batch: Batch, setting: Setting) -> 
 def contenders(shape: Shape, setting: Setting) -> Iterator[Contender]:
     """Yield the checked peers of a shape, and before them ours in each of their styles.
 
-    The explicit path, which the course reads, is compared in one style, not compiled.
+    The explicit path, which the course reads, is compared in one style, not compiled;
+    parts by length where rows are padded.
     """
     batch = random_batch(shape).to(setting.device)
     peers = peers_of(shape, setting.nanogpt)
     counts = {peer.name: check(peer, shape) for peer in peers}
     for style in dict.fromkeys(peer.style for peer in peers):
         count = next(counts[peer.name] for peer in peers if peer.style == style)
-        for explicit in (False, True):
-            if explicit and (style != "biased" or setting.compiled):
-                continue
+        for way in _ways(shape, style, setting):
             model = Transformer(config_of(shape, style))
             place(model, setting)
-            run = our_step(model, batch, setting, explicit=explicit)
-            yield Contender(EXPLICIT if explicit else OURS, style, count, run)
+            run = our_step(model, batch, setting, way)
+            yield Contender(way, style, count, run)
     for peer in peers:
         model = cast(Any, peer.build(shape))
         place(model, setting)
         run = their_step(peer, model, batch, setting)
         yield Contender(peer.name, peer.style, counts[peer.name], run)
+
+
+def _ways(shape: Shape, style: Style, setting: Setting) -> list[str]:
+    explicit = style == "biased" and not setting.compiled
+    padded = shape.family != "decoder"
+    return [OURS, *[EXPLICIT] * explicit, *[IN_PARTS] * padded]
 
 
 def place(model: nn.Module, setting: Setting) -> None:
@@ -118,7 +126,10 @@ def place(model: nn.Module, setting: Setting) -> None:
 
 
 def time_training(shape: Shape, setting: Setting) -> list[dict[str, Any]]:
-    """Return a row of times for each contender, with its ratio to ours."""
+    """Return a row of times for each contender, with its ratio to ours.
+
+    A peer's has also that to ours in parts, where there is one.
+    """
     entered = {f"{c.name}|{c.style}": c for c in contenders(shape, setting)}
     runs = {name: contender.run for name, contender in entered.items()}
     samples = race(runs, rounds=setting.rounds, limit=setting.limit)
@@ -130,6 +141,9 @@ def time_training(shape: Shape, setting: Setting) -> list[dict[str, Any]]:
         if contender.name != OURS:
             row["ratio"] = ratio(samples[name], ours)
             row["cpu_ratio"] = ratio(samples[name], ours, "cpu")
+        in_parts = samples.get(f"{IN_PARTS}|{contender.style}")
+        if in_parts and not contender.name.startswith(OURS):
+            row["parts_ratio"] = ratio(samples[name], in_parts)
         rows.append(row)
     return rows
 
@@ -137,15 +151,17 @@ def time_training(shape: Shape, setting: Setting) -> list[dict[str, Any]]:
 def measure_memory(shape: Shape, setting: Setting) -> list[dict[str, Any]]:
     """Return a row of peak memory for each contender, with its ratio to ours."""
     rows: list[dict[str, Any]] = []
-    peaks: dict[str, int] = {}
+    peaks: dict[tuple[str, str], int] = {}
     for contender in contenders(shape, setting):
         contender.run()  # makes the optimizer's state
         peak = peak_bytes(contender.run, setting.device)
         row = describe("memory", shape, setting, contender) | {"peak_bytes": peak}
-        if contender.name == OURS:
-            peaks[contender.style] = peak
-        else:
-            row["ratio"] = peak / peaks[contender.style]
+        peaks[contender.name, contender.style] = peak
+        if contender.name != OURS:
+            row["ratio"] = peak / peaks[OURS, contender.style]
+        in_parts = peaks.get((IN_PARTS, contender.style))
+        if in_parts and not contender.name.startswith(OURS):
+            row["parts_ratio"] = peak / in_parts
         rows.append(row)
     return rows
 

@@ -32,7 +32,7 @@ def row(contender: str, **more: Any) -> dict[str, Any]:
 
 
 OURS = row("tfcourse")
-SLOW = row("slow", ratio=1.5, cpu_ratio=1.4)
+SLOW = row("slow", ratio=1.5, cpu_ratio=1.4, parts_ratio=1.8)
 FAST = row("fast", ratio=1.2, cpu_ratio=1.1)
 SKIPPED = {
     **{name: OURS[name] for name in ("kind", "title", "mode", "machine")},
@@ -52,7 +52,11 @@ def test_the_summary_names_the_fastest_peer() -> None:
     explicit = row("tfcourse, explicit attention", ratio=0.9, cpu_ratio=0.9)
     lines = report.summary([OURS, explicit, SLOW, FAST, SKIPPED]).splitlines()
     assert lines[2:] == [
-        "| Training step | decoder, fp32, eager | fast | 1.20 (1.10) |"
+        "| Training step | decoder, fp32, eager | fast | 1.20 (1.10) |  |"
+    ]
+    lines = report.summary([OURS, SLOW]).splitlines()
+    assert lines[2:] == [
+        "| Training step | decoder, fp32, eager | slow | 1.50 (1.40) | 1.80 |"
     ]
 
 

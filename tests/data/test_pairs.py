@@ -102,6 +102,49 @@ def test_a_batch_moves_whole(make: Callable[..., Batch]) -> None:
         assert there is None or (there.is_meta and there.shape == tensor.shape)
 
 
+def test_rows_are_chosen_in_every_tensor() -> None:
+    batch = packed([("", "345"), ("", "7"), ("", "89")], TOKENIZER)
+    chosen = batch.rows(torch.tensor([2, 0]))
+    for name in ("tokens", "target", "position", "document"):
+        assert torch.equal(getattr(chosen, name), getattr(batch, name)[[2, 0]])
+    assert torch.equal(batch.rows(slice(1, None, 2)).tokens, batch.tokens[1:2])
+
+
+def test_a_length_counts_what_is_not_padding() -> None:
+    pairs = [("12", "345"), ("6", "7")]
+    assert translation_batch(pairs, TOKENIZER).lengths().tolist() == [2 + 4, 1 + 2]
+    labels = label_batch([("12", "3"), ("6", "7")], TOKENIZER)
+    assert labels.lengths().tolist() == [3 + 1, 2 + 1]
+
+
+@pytest.mark.parametrize(
+    ("make", "source_end", "end"), [(translation_batch, 1, 2), (label_batch, None, 2)]
+)
+def test_columns_of_padding_are_cut_from_the_end(
+    make: Callable[..., Batch], source_end: int | None, end: int
+) -> None:
+    pairs = [("1234", "3" if make is label_batch else "345"), ("6", "7")]
+    short = make(pairs, TOKENIZER).rows(slice(1, 2))
+    assert short.tokens.shape[1] > end
+    cut = short.trimmed()
+    alone = make(pairs[1:], TOKENIZER)
+    assert cut.tokens.shape == (1, end)
+    for name, tensor in vars(alone).items():
+        assert tensor is None or torch.equal(getattr(cut, name), tensor), name
+    assert source_end is None or cut.source.shape == (1, source_end)
+
+
+def test_a_token_that_an_encoder_sees_is_not_cut() -> None:
+    tokens = torch.tensor([[5, 6, 7]])
+    target = torch.tensor([[5, IGNORE, IGNORE]])
+    assert Batch(tokens, target).trimmed().tokens.shape == (1, 3)
+    seen = torch.tensor([[True, True, False]])
+    assert Batch(tokens, target, valid=seen).trimmed().tokens.shape == (1, 2)
+    assert Batch(tokens, target, source=tokens).trimmed().tokens.shape == (1, 1)
+    nothing = target.masked_fill(target > 0, IGNORE)
+    assert Batch(tokens, nothing, source=tokens).trimmed().tokens.shape == (1, 1)
+
+
 def numbers(count: int) -> list[tuple[str, str]]:
     return [(f"{n:03}", f"{n:03}") for n in range(count)]
 

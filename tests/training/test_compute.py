@@ -68,6 +68,15 @@ def test_parts_add_up_to_the_large_batch(
     assert sum(calls) == 7
 
 
+def test_a_part_has_rows_of_like_length_and_ends_with_the_longest() -> None:
+    batch = uneven_batch("encoder-decoder")
+    parts = parts_of(batch, Compute(parts=4), make_accelerator())
+    assert [part.source.shape for part in parts] == [(2, 1), (2, 2), (2, 5), (1, 5)]
+    assert [part.tokens.shape for part in parts] == [(2, 2), (2, 3), (2, 6), (1, 6)]
+    found = torch.cat([part.source[part.source_valid] for part in parts])
+    assert torch.equal(found.sort()[0], batch.source[batch.source_valid].sort()[0])
+
+
 def test_a_run_in_parts_is_the_run_in_one() -> None:
     ends = []
     for parts in (1, 3):

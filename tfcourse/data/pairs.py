@@ -59,12 +59,43 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch with its tensors on the device."""
+        return self._each(lambda name, tensor: tensor.to(device))
 
-        moved: dict[str, Any] = {
-            name: None if tensor is None else tensor.to(device)
+    def rows(self, chosen: slice | Int[Tensor, " rows"]) -> "Batch":
+        """Return the batch of these rows, in this order."""
+        return self._each(lambda name, tensor: tensor[chosen])
+
+    def lengths(self) -> Int[Tensor, " batch"]:
+        """Count what is not padding in each row: targets, and tokens with a mask."""
+        counted = [self.target != IGNORE, self.valid, self.source_valid]
+        return torch.stack([m.sum(1) for m in counted if m is not None]).sum(0)
+
+    def trimmed(self) -> "Batch":
+        """Return the batch without the columns at the end that are padding in all rows.
+
+        What a decoder reads after the last target has no influence: with a source, the
+        tokens end there. Without a source and without `valid`, all tokens stay.
+        """
+        asked = self.target != IGNORE
+        if self.valid is None and self.source is None:
+            return self
+        end = _end(asked if self.valid is None else asked | self.valid)
+        source_end = None if self.source_valid is None else _end(self.source_valid)
+        ends = {"source": source_end, "source_valid": source_end}
+        return self._each(lambda name, tensor: tensor[:, : ends.get(name, end)])
+
+    def _each(self, change: Callable[[str, Tensor], Tensor]) -> "Batch":
+        changed: dict[str, Any] = {
+            name: None if tensor is None else change(name, tensor)
             for name, tensor in vars(self).items()
         }
-        return Batch(**moved)
+        return Batch(**changed)
+
+
+def _end(real: Bool[Tensor, "batch seq"]) -> int:
+    """Return the number of columns up to the last one with a True, at least one."""
+    columns = real.any(0).nonzero()
+    return int(columns[-1]) + 1 if len(columns) else 1
 
 
 def pad(

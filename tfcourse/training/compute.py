@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -45,10 +45,10 @@ class Compute:
     """How a step is computed, which changes its speed and memory, not its meaning.
 
     Each process takes its share of a batch's rows and goes through them in `parts`, one
-    after another: the gradient is that of the whole batch. Below fp32, PyTorch's
-    autocast computes in 16 bits, weights and their updates stay in 32, and fp16 losses
-    are scaled (Micikevicius et al. 2018). `accelerator` is made by `make_accelerator`
-    if none is given.
+    after another: the gradient is that of the whole batch. Rows of like length go
+    together, so that less is padding. Below fp32, PyTorch's autocast computes in 16
+    bits, weights and their updates stay in 32, and fp16 losses are scaled (Micikevicius
+    et al. 2018). `accelerator` is made by `make_accelerator` if none is given.
     """
 
     precision: Precision = "fp32"
@@ -132,27 +132,27 @@ def share(batch: Batch, index: int, count: int) -> Batch:
     if index >= len(batch.tokens):
         first = share(batch, 0, len(batch.tokens))
         return replace(first, target=torch.full_like(first.target, IGNORE))
-    parts = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    return replace(
-        batch,
-        **{
-            name: part[index::count]
-            for name, part in parts.items()
-            if isinstance(part, Tensor)
-        },
-    )
+    return batch.rows(slice(index, None, count))
 
 
 def parts_of(batch: Batch, compute: Compute, accelerator: Accelerator) -> list[Batch]:
     """Return this process's share of a batch, in the parts it is gone through in.
 
-    There are as many on each process: sharded weights are gathered in each part.
+    There are as many on each process: sharded weights are gathered in each part. Rows
+    of like length make a part, which then ends with its longest row.
     """
     processes = accelerator.num_processes
     mine = share(batch, accelerator.process_index, processes)
     largest = -(-len(batch.tokens) // processes)
     count = min(compute.parts, largest)
-    return [share(mine, index, count) for index in range(count)]
+    if count == 1:
+        return [mine]
+    rows = mine.lengths().argsort(stable=True).tensor_split(count)
+    # Where there are fewer rows than parts, `share` gives one that asks for nothing.
+    return [
+        mine.rows(chosen).trimmed() if len(chosen) else share(mine, count, count + 1)
+        for chosen in rows
+    ]
 
 
 @contextmanager
