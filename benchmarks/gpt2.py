@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.limits import DTYPES, bandwidth, matmul_peak, step_operations
+from benchmarks.memory import peak_bytes
 from benchmarks.shapes import Shape, config_of, random_batch
 from benchmarks.timing import race
-from benchmarks.training import OURS, Setting, our_step, peak_bytes, place
+from benchmarks.training import OURS, Setting, our_step, place
 from tfcourse.model.cache import StaticKVCache
 from tfcourse.model.transformer import Transformer
 

@@ -26,7 +26,8 @@ KINDS = {
     "memory": (
         "Memory of a training step",
         "The most bytes that tensors made within a step had at one moment; weights and "
-        "the optimizer's state were there before.",
+        "the optimizer's state were there before. On a CPU the operations' results are "
+        "counted, not what a kernel needs while it runs.",
     ),
 }
 

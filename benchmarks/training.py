@@ -1,6 +1,6 @@
 """The training step, of tfcourse and of its peers: its time and its peak memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
-from torch.profiler import profile
 
+from benchmarks.memory import peak_bytes
 from benchmarks.peers import Peer, check, peers_of
 from benchmarks.shapes import Shape, Style, config_of, random_batch
 from benchmarks.timing import Run, race, ratio
@@ -180,29 +180,6 @@ def describe(
         "style": contender.style,
         "parameters": contender.parameters,
     }
-
-
-def peak_bytes(run: Callable[[], object], device: str) -> int:
-    """Return the most bytes that tensors made within a call had at one moment.
-
-    What was there before, weights and the optimizer's state, is not counted.
-    """
-    if device == "cuda":
-        torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        run()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
-    with profile(profile_memory=True) as recorded:
-        run()
-    results = recorded.profiler.kineto_results
-    changes = [event for event in results.events() if event.name() == "[memory]"]
-    held = peak = 0
-    for change in sorted(changes, key=lambda event: event.start_ns()):
-        held += change.nbytes()
-        peak = max(peak, held)
-    return peak
 
 
 def _tokens(shape: Shape) -> int:

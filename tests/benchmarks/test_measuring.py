@@ -17,6 +17,7 @@ from benchmarks.limits import (
     matrix_weights,
     step_operations,
 )
+from benchmarks.memory import peak_bytes
 from benchmarks.peers import TORCH_NN, trainable
 from benchmarks.shapes import SHAPES, config_of, random_batch
 from benchmarks.timing import Samples, machine, quantile, race, ratio
@@ -27,7 +28,6 @@ from benchmarks.training import (
     Setting,
     measure_memory,
     our_step,
-    peak_bytes,
     their_step,
     time_training,
 )
@@ -122,6 +122,18 @@ def test_the_same_call_needs_the_same_memory_each_time() -> None:
         del second, third
 
     assert peak_bytes(make, "cpu") == peak_bytes(make, "cpu") == 4 * 2500
+
+
+def test_memory_does_not_count_what_was_there_before_nor_a_view() -> None:
+    weight = torch.ones(1000, 2, requires_grad=True)
+
+    def make() -> None:
+        (weight.T * 3).T[:10].sum().backward()
+        weight.grad = None
+
+    made = 8_000 + 8_000  # the gradients of the product and of the weight
+    assert made <= peak_bytes(make, "cpu") < made + 100
+    assert peak_bytes(lambda: weight[:5].T.detach(), "cpu") == 0
 
 
 def test_memory_is_compared_with_ours_of_the_same_style() -> None:

@@ -17,6 +17,7 @@ from small_models import (
 from torch import Tensor
 
 from tfcourse.model.attention import (
+    FEW_KEYS,
     Attention,
     attention_weights,
     fused_attention,
@@ -302,3 +303,46 @@ def test_a_model_without_attention_cannot_be_recorded() -> None:
         record_attention(torch.nn.Linear(2, 2)),
     ):
         pytest.fail("the block must not be entered")
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize(
+    ("keys", "training", "expected"),
+    [
+        (FEW_KEYS, True, torch.float32),
+        (FEW_KEYS + 1, True, torch.bfloat16),
+        (FEW_KEYS, False, torch.bfloat16),
+    ],
+)
+def test_gradients_of_few_keys_in_16_bits_are_computed_in_32(
+    monkeypatch, keys: int, training: bool, expected: torch.dtype, autocast: bool
+) -> None:
+    seen, kernel = [], F.scaled_dot_product_attention
+
+    def watched(query: Tensor, *others: Any, **options: Any) -> Tensor:
+        mixed = kernel(query, *others, **options)
+        seen.append((query.dtype, mixed.dtype))
+        return mixed
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
+    torch.manual_seed(0)
+    parts = [torch.randn(2, 2, keys, 8).bfloat16() for _ in range(3)]
+    bias = torch.randn(1, 2, keys, keys).bfloat16()
+    mask = torch.rand(2, 1, keys, keys) < 0.8
+    for options in ({}, {"mask": mask}, {"bias": bias}, {"mask": mask, "bias": bias}):
+        with (
+            torch.set_grad_enabled(training),
+            torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+        ):
+            mixed = fused_attention(*parts, scale=0.3, **options)
+        assert mixed.dtype == torch.bfloat16
+        exact = {
+            name: t.float() if name == "bias" else t for name, t in options.items()
+        }
+        weight = attention_weights(
+            *(part.float() for part in parts[:2]), scale=0.3, **exact
+        )
+        torch.testing.assert_close(
+            mixed.float(), weight @ parts[2].float(), atol=2e-2, rtol=2e-2
+        )
+    assert seen == [(expected, expected)] * 4

@@ -18,6 +18,7 @@ Heads = Float[Tensor, "batch heads seq head_dim"]
 Weights = Float[Tensor, "batch heads queries keys"]
 Mask = Bool[Tensor, "..."] | None  # True = may attend
 Bias = Float[Tensor, "..."] | None
+FEW_KEYS = 128
 
 
 def attention_weights(
@@ -57,15 +58,25 @@ def fused_attention(
     additive: Tensor | None = mask
     if bias is not None:
         additive = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
-    return F.scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=additive,
+    attend = partial(
+        F.scaled_dot_product_attention,
         dropout_p=dropout,
         is_causal=is_causal,
         scale=scale,
     )
+    if not _is_slow_in_16_bits(query, key):
+        return attend(query, key, value, additive)
+    if additive is not None and bias is not None:
+        additive = additive.float()
+    with torch.autocast("cpu", enabled=False):
+        wide = attend(query.float(), key.float(), value.float(), additive)
+    return wide.to(query.dtype)
+
+
+def _is_slow_in_16_bits(query: Tensor, key: Tensor) -> bool:
+    # The CPU kernel's gradient of few keys takes up to five times as long as in fp32.
+    narrow = query.is_cpu and query.dtype.itemsize == 2
+    return narrow and key.shape[2] <= FEW_KEYS and torch.is_grad_enabled()
 
 
 class Attention(nn.Module):
@@ -154,23 +165,19 @@ class Attention(nn.Module):
     def _project_cross(
         self, x: Tensor, memory: Tensor, cache: LayerCache | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        query = self._split_heads(self._linear(x, 0, self.sizes[0]))
+        query = self._split_heads(self._linear(x, slice(self.sizes[0])))
         project = partial(self._project_memory, memory)
         key, value = project() if cache is None else cache.remember(project)
         return query, key, value
 
     def _project_memory(self, memory: Tensor) -> KeyValue:
-        key, value = self._linear(memory, self.sizes[0], None).chunk(2, dim=-1)
+        key, value = self._linear(memory, slice(self.sizes[0], None)).chunk(2, dim=-1)
         return self._split_heads(key), self._split_heads(value)
 
-    def _linear(self, x: Tensor, start: int, stop: int | None) -> Tensor:
-        """Apply rows start:stop of the packed projection."""
-        bias = self.project_in.bias
-        return F.linear(
-            x,
-            self.project_in.weight[start:stop],
-            None if bias is None else bias[start:stop],
-        )
+    def _linear(self, x: Tensor, rows: slice) -> Tensor:
+        """Apply some rows of the packed projection."""
+        weight, bias = self.project_in.weight, self.project_in.bias
+        return F.linear(x, weight[rows], None if bias is None else bias[rows])
 
     def _split_heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
@@ -183,11 +190,8 @@ def record_attention(model: nn.Module) -> Iterator[dict[str, Weights]]:
     Within the block the equation runs in place of the kernel; a layer that is called
     again replaces what it had stored.
     """
-    layers = {
-        name: layer
-        for name, layer in model.named_modules()
-        if isinstance(layer, Attention)
-    }
+    modules = model.named_modules()
+    layers = {name: layer for name, layer in modules if isinstance(layer, Attention)}
     if not layers:
         raise ValueError(f"{type(model).__name__} has no Attention layer to record")
     weights: dict[str, Tensor] = {}
