@@ -75,7 +75,8 @@ def _ours(
         return generate(model, prompt, max_new_tokens=new, cache=cache)
 
     if setting.compiled:
-        model.compile()
+        # Python calls each of the few kernels of a token otherwise.
+        model.compile(options={"cpp_wrapper": setting.device == "cpu"})
     else:
         yield Decoder(OURS, peer.style, grow)
     yield Decoder(STATIC, peer.style, fill)

@@ -256,7 +256,8 @@ def _machines(rows: list[Row]) -> str:
         found = row["machine"]
         what = found.get("gpu") or found["processor"]
         shown.append(
-            f"{what}, {found['cores']} cores, {found['threads']} threads, "
+            f"{what}, {found['cores']} cores, {found['threads']} threads "
+            f"(OMP_WAIT_POLICY {found['wait_policy']}), "
             f"{found['instructions']}; Python {found['python']}, "
             f"torch {found['torch']}, transformers {found['transformers']}, "
             f"x-transformers {found['x-transformers']}"

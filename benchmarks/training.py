@@ -91,8 +91,8 @@ def their_step(peer: Peer, model: nn.Module, batch: Batch, setting: Setting) -> 
 def contenders(shape: Shape, setting: Setting) -> Iterator[Contender]:
     """Yield the checked peers of a shape, and before them ours in each of their styles.
 
-    The explicit path, which the course reads, is compared in one style, not compiled;
-    parts by length where rows are padded.
+    Two more ways of ours are not compiled: the explicit path, which the course reads,
+    in one style, and parts by length where rows are padded.
     """
     batch = random_batch(shape).to(setting.device)
     peers = peers_of(shape, setting.nanogpt)
@@ -113,7 +113,7 @@ def contenders(shape: Shape, setting: Setting) -> Iterator[Contender]:
 
 def _ways(shape: Shape, style: Style, setting: Setting) -> list[str]:
     explicit = style == "biased" and not setting.compiled
-    padded = shape.family != "decoder"
+    padded = shape.family != "decoder" and not setting.compiled
     return [OURS, *[EXPLICIT] * explicit, *[IN_PARTS] * padded]
 
 

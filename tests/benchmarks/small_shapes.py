@@ -22,6 +22,7 @@ MACHINE = {
     "processor": "A processor",
     "cores": 2,
     "threads": 2,
+    "wait_policy": "passive",
     "instructions": "AVX2",
     "python": "3.11",
     "torch": "2.13",
