@@ -17,6 +17,7 @@ from benchmarks.shapes import SHAPES, Shape
 from benchmarks.timing import machine
 from benchmarks.training import Setting, measure_memory, time_training
 from tfcourse.course.chapter import SIZES
+from tfcourse.data.files import replace_text
 from tfcourse.headless import chapters
 
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -157,7 +158,7 @@ def page(
     rows = [row for path in files for row in report.read(path)]
     if not rows:
         raise typer.BadParameter(f"no results in {report.RESULTS}")
-    report.write(report.PAGE, report.page(rows, gpu.plan()))
+    replace_text(report.PAGE, report.page(rows, gpu.plan()))
     print(f"{report.PAGE}: {len(rows)} rows of {len(files)} files")
 
 

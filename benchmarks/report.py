@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.course import PARTS
-from tfcourse.data.files import replacing
+from tfcourse.data.files import replace_text
 
 Row = dict[str, Any]
 ROOT = Path(__file__).parents[1]
@@ -48,13 +48,7 @@ def read(path: Path) -> list[Row]:
 def append(path: Path, rows: Iterable[Row]) -> None:
     """Add rows to a file of JSON lines, whole or not at all."""
     before = path.read_text(encoding="utf-8") if path.exists() else ""
-    write(path, before + "".join(json.dumps(row) + "\n" for row in rows))
-
-
-def write(path: Path, text: str) -> None:
-    """Write a text whole or not at all."""
-    with replacing(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+    replace_text(path, before + "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def table(rows: Iterable[Row]) -> str:

@@ -26,7 +26,8 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from tfcourse.course.pages import claim_records, replace_file
+from tfcourse.course.pages import claim_records
+from tfcourse.data.files import replace_text
 from tfcourse.headless import Notebook, run_chapter, running_file
 
 REPORT = "report.json"
@@ -478,8 +479,8 @@ class Report:
             "chapters": [asdict(outcome) for outcome in self.outcomes()],
         }
         try:
-            replace_file(self.out / REPORT, json.dumps(found, indent=1) + "\n")
-            replace_file(self.out / "report.md", readable(self.outcomes()))
+            replace_text(self.out / REPORT, json.dumps(found, indent=1) + "\n")
+            replace_text(self.out / "report.md", readable(self.outcomes()))
         except OSError as error:
             warnings.warn(f"the report cannot be written: {error}", stacklevel=2)
 

@@ -21,7 +21,8 @@ from typing import Any
 from tfcourse.batch import REPORT, Outcome, read_report
 from tfcourse.course import show
 from tfcourse.course.ledger import Ledger, load_ledger
-from tfcourse.course.pages import claim_records, replace_file
+from tfcourse.course.pages import claim_records
+from tfcourse.data.files import replace_text
 
 PAGE = "sweep.html"
 RAISED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
@@ -62,7 +63,7 @@ def write_summary(folder: Path) -> Path:
     if not outcomes:
         raise ValueError(f"{folder} has no {REPORT} of a run")
     page = folder / PAGE
-    replace_file(page, page_of(outcomes, load_ledger()))
+    replace_text(page, page_of(outcomes, load_ledger()))
     return page
 
 

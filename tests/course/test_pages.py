@@ -188,18 +188,3 @@ def test_symbols_keep_their_case(root: Path, measured: str, shown: str) -> None:
     pages.write_pages(root)
     text = (root / "book/ledger.md").read_text(encoding="utf-8")
     assert f"*Measured.* {shown}. [See it]" in line_of(text, "C6")
-
-
-def test_a_failed_write_leaves_the_old_page(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = root / "book/ledger.md"
-    before = path.read_text(encoding="utf-8")
-
-    def full(*arguments: Any) -> None:
-        raise OSError("no space left")
-
-    monkeypatch.setattr(pages.os, "replace", full)
-    with pytest.raises(OSError, match="no space"):
-        pages.replace_file(path, "new")
-    assert path.read_text(encoding="utf-8") == before

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tfcourse.data.files import replacing
+from tfcourse.data import files
+from tfcourse.data.files import replace_text, replacing
 
 
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -40,4 +41,21 @@ def test_two_at_once_do_not_write_into_each_other(tmp_path: Path) -> None:
         first.write_text("first")
         second.write_text("second")
     assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_text_that_cannot_be_put_in_place_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "page.md"
+    replace_text(path, "“old”")
+    assert path.read_bytes() == "“old”".encode()
+
+    def full(*arguments: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(files.os, "replace", full)
+    with pytest.raises(OSError, match="no space"):
+        replace_text(path, "new")
+    assert path.read_text(encoding="utf-8") == "“old”"
     assert list(tmp_path.iterdir()) == [path]

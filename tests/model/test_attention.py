@@ -16,6 +16,7 @@ from small_models import (
 )
 from torch import Tensor
 
+from tfcourse.model import attention
 from tfcourse.model.attention import (
     FEW_KEYS,
     Attention,
@@ -307,42 +308,41 @@ def test_a_model_without_attention_cannot_be_recorded() -> None:
 
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize(
-    ("keys", "training", "expected"),
+    ("keys", "training", "dtype", "by_kernel"),
     [
-        (FEW_KEYS, True, torch.float32),
-        (FEW_KEYS + 1, True, torch.bfloat16),
-        (FEW_KEYS, False, torch.bfloat16),
+        (FEW_KEYS, True, torch.bfloat16, False),
+        (FEW_KEYS + 1, True, torch.bfloat16, True),
+        (FEW_KEYS, False, torch.bfloat16, True),
+        (FEW_KEYS, True, torch.float32, True),
     ],
 )
-def test_gradients_of_few_keys_in_16_bits_are_computed_in_32(
-    monkeypatch, keys: int, training: bool, expected: torch.dtype, autocast: bool
+def test_gradients_of_few_keys_in_16_bits_are_not_left_to_the_kernel(
+    monkeypatch,
+    keys: int,
+    training: bool,
+    dtype: torch.dtype,
+    by_kernel: bool,
+    autocast,
 ) -> None:
-    seen, kernel = [], F.scaled_dot_product_attention
+    calls = []
 
-    def watched(query: Tensor, *others: Any, **options: Any) -> Tensor:
-        mixed = kernel(query, *others, **options)
-        seen.append((query.dtype, mixed.dtype))
-        return mixed
+    def counted(*arguments: Tensor, **options: Any) -> Tensor:
+        calls.append(options["is_causal"])
+        return fused_attention(*arguments, **options)
 
-    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
-    torch.manual_seed(0)
-    parts = [torch.randn(2, 2, keys, 8).bfloat16() for _ in range(3)]
-    bias = torch.randn(1, 2, keys, keys).bfloat16()
-    mask = torch.rand(2, 1, keys, keys) < 0.8
-    for options in ({}, {"mask": mask}, {"bias": bias}, {"mask": mask, "bias": bias}):
-        with (
-            torch.set_grad_enabled(training),
-            torch.autocast("cpu", torch.bfloat16, enabled=autocast),
-        ):
-            mixed = fused_attention(*parts, scale=0.3, **options)
-        assert mixed.dtype == torch.bfloat16
-        exact = {
-            name: t.float() if name == "bias" else t for name, t in options.items()
-        }
-        weight = attention_weights(
-            *(part.float() for part in parts[:2]), scale=0.3, **exact
-        )
-        torch.testing.assert_close(
-            mixed.float(), weight @ parts[2].float(), atol=2e-2, rtol=2e-2
-        )
-    assert seen == [(expected, expected)] * 4
+    layer = Attention(small_config())
+    x = torch.randn(2, keys, small_config().d_model)
+    expected = layer(x, is_causal=True)
+    monkeypatch.setattr(attention, "fused_attention", counted)
+    if not autocast:
+        layer, x = layer.to(dtype), x.to(dtype)
+    with (
+        torch.set_grad_enabled(training),
+        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+    ):
+        mixed = layer(x, is_causal=True)
+    narrow = autocast or dtype == torch.bfloat16
+    assert mixed.dtype == (torch.bfloat16 if narrow else torch.float32)
+    by_kernel = by_kernel and not (autocast and training and keys == FEW_KEYS)
+    assert calls == [True] * by_kernel
+    torch.testing.assert_close(mixed.float(), expected, atol=2e-2, rtol=2e-2)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from tfcourse.course.status import (
     status_block,
     taken_in,
 )
+from tfcourse.data.files import replace_text
 
 BLOCKS = {
     "book/ledger.md": ("claims",),
@@ -58,7 +58,7 @@ def write_pages(root: Path) -> list[Path]:
     changed = []
     for path, text in _pages(root).items():
         if text != path.read_text(encoding="utf-8"):
-            replace_file(path, text)
+            replace_text(path, text)
             changed.append(path)
     return changed
 
@@ -70,16 +70,6 @@ def stale_pages(root: Path) -> list[Path]:
         for path, text in _pages(root).items()
         if text != path.read_text(encoding="utf-8")
     ]
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a file beside its place and rename it, so that it is never half written."""
-    beside = path.with_name(f".{path.name}.new")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)  # of a disk that is full
 
 
 def read_notebooks(folder: Path) -> Written:
@@ -300,7 +290,7 @@ def take_in(root: Path, folders: Sequence[Path]) -> None:
         text = (folder / "report.json").read_text(encoding="utf-8")
         status = taken_in(status, json.loads(text))
     if folders:
-        replace_file(root / FILE, as_text(status))
+        replace_text(root / FILE, as_text(status))
         put_times(root, status)
 
 
@@ -315,7 +305,7 @@ def put_times(root: Path, status: Status) -> None:
         taken = f"{math.ceil(one['seconds'] / 10) * 10} seconds to run"
         changed = re.sub(r"\d+ seconds to run", taken, text, count=1)
         if changed != text:
-            replace_file(path, changed)
+            replace_text(path, changed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

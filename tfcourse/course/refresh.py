@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from tfcourse.course.fresh import KEY, depends_on
 from tfcourse.course.ledger import load_ledger
-from tfcourse.course.pages import replace_file, write_pages
+from tfcourse.course.pages import write_pages
+from tfcourse.data.files import replace_text
 from tfcourse.headless import chapters, without_grammar
 
 with without_grammar():
@@ -47,7 +48,7 @@ def refresh(root: Path, keys: Sequence[str] = ()) -> list[Path]:
     """
     paths = find_notebooks(root / "notebooks", keys)
     for path in tqdm(paths, desc="chapters", disable=not sys.stderr.isatty()):
-        replace_file(path, executed(path))
+        replace_text(path, executed(path))
     write_pages(root)
     return paths
 

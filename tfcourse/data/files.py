@@ -22,3 +22,9 @@ def replacing(path: Path | str) -> Iterator[Path]:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def replace_text(path: Path | str, text: str) -> None:
+    """Write a file of UTF-8 text, whole or not at all."""
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8")

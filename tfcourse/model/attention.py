@@ -18,7 +18,7 @@ Heads = Float[Tensor, "batch heads seq head_dim"]
 Weights = Float[Tensor, "batch heads queries keys"]
 Mask = Bool[Tensor, "..."] | None  # True = may attend
 Bias = Float[Tensor, "..."] | None
-FEW_KEYS = 128
+FEW_KEYS = 128  # see entry 12 of benchmarks/LOG.md
 
 
 def attention_weights(
@@ -58,23 +58,19 @@ def fused_attention(
     additive: Tensor | None = mask
     if bias is not None:
         additive = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
-    attend = partial(
-        F.scaled_dot_product_attention,
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=additive,
         dropout_p=dropout,
         is_causal=is_causal,
         scale=scale,
     )
-    if not _is_slow_in_16_bits(query, key):
-        return attend(query, key, value, additive)
-    if additive is not None and bias is not None:
-        additive = additive.float()
-    with torch.autocast("cpu", enabled=False):
-        wide = attend(query.float(), key.float(), value.float(), additive)
-    return wide.to(query.dtype)
 
 
 def _is_slow_in_16_bits(query: Tensor, key: Tensor) -> bool:
-    # The CPU kernel's gradient of few keys takes up to five times as long as in fp32.
+    """Say whether the kernel's gradient, of few keys on a CPU, is slower than ours."""
     narrow = query.is_cpu and query.dtype.itemsize == 2
     return narrow and key.shape[2] <= FEW_KEYS and torch.is_grad_enabled()
 
@@ -119,8 +115,8 @@ class Attention(nn.Module):
         if self.kv_heads != self.num_heads:  # each key head serves a group of queries
             group = self.num_heads // self.kv_heads
             key, value = (part.repeat_interleave(group, dim=1) for part in (key, value))
-        mix = fused_attention if self.record is None else self._mix_and_record
-        mixed = mix(
+        by_equation = self.record is not None or _is_slow_in_16_bits(query, key)
+        mixed = (self._mix_by_equation if by_equation else fused_attention)(
             query,
             key,
             value,
@@ -132,7 +128,7 @@ class Attention(nn.Module):
         )
         return self.project_out(mixed.transpose(1, 2).flatten(2))
 
-    def _mix_and_record(
+    def _mix_by_equation(
         self,
         query: Tensor,
         key: Tensor,
@@ -143,12 +139,12 @@ class Attention(nn.Module):
         mask: Tensor | None,
         **options: Any,
     ) -> Tensor:
-        """Do by the equation what `fused_attention` does, and show the weights."""
-        assert self.record is not None
+        """Do by the equation what `fused_attention` does; show the weights if asked."""
         if is_causal:
             mask = query.new_ones(query.shape[2], key.shape[2]).tril().bool()
         weight = attention_weights(query, key, mask=mask, **options)
-        self.record(weight)
+        if self.record is not None:
+            self.record(weight)
         return F.dropout(weight, dropout) @ value
 
     def _project_self(

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from tfcourse.data.files import replacing
+from tfcourse.data.files import replace_text
 from tfcourse.data.saved import load_tokenizer, save_tokenizer
 from tfcourse.data.tokenizers import AnyTokenizer
 from tfcourse.model.config import TransformerConfig
@@ -117,9 +117,8 @@ def evaluate_run(folder: Path, device: str = "auto") -> list[Score]:
     """Return the model's figures on the test data; also into evaluation.json."""
     run = load_run(folder, device)
     scores = run.recipe.task(run.settings, run.tokenizer).score(run.model)
-    with replacing(folder / "evaluation.json") as beside:
-        content = [vars(score) for score in scores]
-        beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    content = [vars(score) for score in scores]
+    replace_text(folder / "evaluation.json", json.dumps(content, indent=1))
     return scores
 
 
@@ -225,8 +224,7 @@ def _write_start(
 ) -> None:
     save_tokenizer(tokenizer, out / "tokenizer.json")
     content = {"format": FORMAT, "recipe": name, "settings": settings.to_dict()}
-    with replacing(out / "settings.json") as beside:
-        beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    replace_text(out / "settings.json", json.dumps(content, indent=1))
 
 
 def _check_folder(out: Path, name: str, settings: Settings, *, resume: bool) -> None:
