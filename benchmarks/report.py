@@ -224,11 +224,11 @@ def _chapter(name: str, rows: list[Row]) -> str:
 COURSE = """## The course itself
 
 Seconds of each notebook, one after another, each in a process of its own on one thread.
-*Start* is Python's, *imports* the cell with which a chapter begins, *training* what
-passes within `fit`, *figures* the cells that draw one, and *rest* all other computing:
-probes, evaluations, generation, exercises, and timings that are themselves the subject.
-A Jupyter kernel adds about a second. [Status](status.md) has time and memory of whole
-runs."""
+*Start* is that of Python and PyTorch, *imports* the cell with which a chapter begins,
+*training* what passes within `fit`, *figures* the cells that draw one, and *rest* all
+other computing: probes, evaluations, generation, exercises, training by hand, and
+timings that are themselves the subject. A Jupyter kernel adds about a second.
+[Status](status.md) has time and memory of whole runs."""
 
 NO_GPU = "Not measured: no GPU was at hand. `python -m benchmarks gpt2` runs it:"
 
@@ -257,11 +257,12 @@ def _machines(rows: list[Row]) -> str:
             f"x-transformers {found['x-transformers']}"
         )
     loads = [row["machine"]["load"] for row in rows]
+    # What is measured is itself a load of as many as it has threads.
     busy = (
         f"Other programs ran on the machine meanwhile: {min(loads):.1f} to "
         f"{max(loads):.1f} processes waited for its cores. What differs by less than a "
         "tenth may then as well be equal."
-        if loads and max(loads) > rows[0]["machine"]["cores"]
+        if loads and max(loads) > rows[0]["machine"]["cores"] + 1
         else ""
     )
     lines = [f"- {line}" for line in dict.fromkeys(shown)]

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from benchmarks import WAIT_POLICY
+
 Run = Callable[[], object]
 LIBRARIES = ("torch", "transformers", "x-transformers")
 FEWEST = 3  # rounds that are made even when the time is over
@@ -104,7 +106,7 @@ def machine(device: str) -> dict[str, Any]:
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "wait_policy": os.environ.get("OMP_WAIT_POLICY", "unset").lower(),
+        "wait_policy": WAIT_POLICY,
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "system": platform.system(),
         "python": platform.python_version(),

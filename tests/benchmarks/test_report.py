@@ -82,8 +82,8 @@ def test_the_page_says_on_which_machine_and_what_is_missing() -> None:
     assert "Not measured: there is no bf16." in text
     assert gpt2.plan() in text
     assert "Other programs ran" not in text
-    busy = [row("tfcourse", machine=MACHINE | {"load": 3.0}), OURS]
-    assert "0.5 to 3.0 processes" in report.page(busy, "")
+    busy = [row("tfcourse", machine=MACHINE | {"load": 3.5}), OURS]
+    assert "0.5 to 3.5 processes" in report.page(busy, "")
 
 
 def test_the_page_shows_what_was_measured_on_a_gpu() -> None:
