@@ -76,7 +76,7 @@ def test_a_comparison_replaces_one_that_was_left_out() -> None:
 
 def test_the_page_says_on_which_machine_and_what_is_missing() -> None:
     text = report.page([OURS, SLOW, SKIPPED], gpt2.plan())
-    assert "A processor, 2 cores, 2 threads, AVX2" in text
+    assert "A processor, 2 cores, 2 threads (OMP_WAIT_POLICY passive), AVX2" in text
     assert "torch 2.13" in text
     assert "\n7 rounds.\n" in text
     assert "Not measured: there is no bf16." in text
