@@ -73,8 +73,8 @@ def _line(row: Row) -> str:
 
 def _amount(row: Row) -> str:
     if "peak_bytes" in row:
-        return f"{row['peak_bytes'] / 1e6:,.1f} MB"
-    return f"{row['tokens_per_second']:,.0f} tokens/s"
+        return f"{row['peak_bytes'] / 1e6:,.1f}\N{NO-BREAK SPACE}MB"
+    return f"{row['tokens_per_second']:,.0f}\N{NO-BREAK SPACE}tokens/s"
 
 
 def _spread(row: Row) -> str:
@@ -168,9 +168,9 @@ Marian and T5, x-transformers, and nanoGPT where its file was at hand.
   influence. *Explicit attention* is ours by the equation that the course reads, in
   place of the library's kernel.
 - *Parts by length*, where rows are padded, is the same step of ours with
-  `Compute(parts=4)`: rows of like length go together through a quarter of the step, cut
-  where the longest ends, and their gradients are added up. Peers could be called so
-  too; it is the training loop's work, and theirs have none.
+  `Compute(parts=4)`: a quarter of the rows, of like length, goes through the model at a
+  time, cut where the longest ends, and the gradients are added up. Peers could be
+  called so too; it is the training loop's work, and they have none.
 - Where ours has two ways to write, the better one counts.
 """
 

@@ -43,8 +43,8 @@ SKIPPED = {
 
 def test_a_table_has_speed_spread_and_both_ratios() -> None:
     assert report.table([OURS, SLOW]).splitlines()[2:] == [
-        "| tfcourse | biased | 1,000 tokens/s | 500 to 2,000 |  |",
-        "| slow | biased | 1,000 tokens/s | 500 to 2,000 | 1.50 (1.40) |",
+        "| tfcourse | biased | 1,000\xa0tokens/s | 500 to 2,000 |  |",
+        "| slow | biased | 1,000\xa0tokens/s | 500 to 2,000 | 1.50 (1.40) |",
     ]
 
 

@@ -67,10 +67,18 @@ class Built:
         return found
 
 
+@pytest.fixture(scope="module", autouse=True)
+def extensions() -> Iterator[None]:
+    """Let the book's extension be imported, as Sphinx does."""
+    sys.path.append(EXTENSIONS)
+    yield
+    sys.path.remove(EXTENSIONS)
+
+
 @pytest.fixture(scope="module")
 def build(
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Callable[..., Built]]:
+) -> Callable[..., Built]:
     """Return a function that builds a notebook of the given cells, with a ledger."""
 
     def run(*cells: nbformat.NotebookNode) -> Built:
@@ -78,9 +86,7 @@ def build(
         write(folder, cells)
         return make(folder)
 
-    sys.path.append(EXTENSIONS)
-    yield run
-    sys.path.remove(EXTENSIONS)
+    return run
 
 
 def write(folder: Path, cells: Iterable[nbformat.NotebookNode]) -> None:
@@ -287,9 +293,7 @@ def test_folded_code_is_named_by_its_words(drawn: Built) -> None:
     assert words == ["Show the code", "Hide the code"]
 
 
-def test_a_drill_without_a_place_for_its_questions_is_refused(
-    build: Callable[..., Built],
-) -> None:
+def test_a_drill_without_a_place_for_its_questions_is_refused() -> None:
     from tfbook.drill import PAGE, PLACE, put_questions
 
     for page in ("# Drill", f"{PLACE}\n{PLACE}"):
