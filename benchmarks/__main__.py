@@ -15,7 +15,7 @@ from benchmarks.decoding import time_decoding
 from benchmarks.limits import bf16_is_native
 from benchmarks.shapes import SHAPES, Shape
 from benchmarks.timing import machine
-from benchmarks.training import Setting, measure_memory, time_training
+from benchmarks.training import Setting, about, measure_memory, time_training
 from tfcourse.course.chapter import SIZES
 from tfcourse.data.files import replace_text
 from tfcourse.headless import chapters
@@ -85,7 +85,7 @@ def compare(
         return
     doubtful = setting.precision == "bf16" and not emulated
     if doubtful and not bf16_is_native(setting.device):
-        yield [_skipped(kind, shape, setting, EMULATED)]
+        yield [about(kind, shape, setting) | {"skipped": EMULATED}]
         return
     if kind == "train":
         yield time_training(shape, setting)
@@ -94,17 +94,6 @@ def compare(
     else:
         for batch in BATCHES:
             yield time_decoding(shape, setting, batch=batch, new=NEW)
-
-
-def _skipped(kind: str, shape: Shape, setting: Setting, why: str) -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "shape": shape.name,
-        "title": str(shape),
-        "precision": setting.precision,
-        "mode": setting.mode,
-        "skipped": why,
-    }
 
 
 def _show(rows: list[dict[str, Any]], device: str, out: Path | None) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.peers import Peer, check, disturb, peers_of
 from benchmarks.shapes import Shape
 from benchmarks.timing import race, ratio
-from benchmarks.training import OURS, Setting
+from benchmarks.training import OURS, Setting, about
 from tfcourse.generation import generate
 from tfcourse.model.cache import KVCache, StaticKVCache
 from tfcourse.model.transformer import Transformer
@@ -141,15 +141,11 @@ def time_decoding(
             for own in (OURS, STATIC)
             if f"{own}|{decoder.style}" in samples
         ]
-        row = {
-            "kind": "decode",
-            "shape": shape.name,
+        row = about("decode", shape, setting) | {
             "title": f"{shape.family}, d {shape.width}, {shape.layers} layers, "
             f"{new} new tokens, batch {batch}",
             "batch": batch,
             "new": new,
-            "precision": setting.precision,
-            "mode": setting.mode,
             "contender": decoder.name,
             "style": decoder.style,
             **samples[name].summary(),

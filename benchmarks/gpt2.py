@@ -15,7 +15,7 @@ from benchmarks.limits import DTYPES, bandwidth, matmul_peak, step_operations
 from benchmarks.memory import peak_bytes
 from benchmarks.shapes import Shape, config_of, random_batch
 from benchmarks.timing import race
-from benchmarks.training import OURS, Setting, our_step, place
+from benchmarks.training import OURS, Setting, about, our_step, place
 from tfcourse.model.cache import StaticKVCache
 from tfcourse.model.transformer import Transformer
 
@@ -59,19 +59,16 @@ def measure(
         torch.set_float32_matmul_precision("high")
     peak = matmul_peak(dtype, setting.device, size=effort.matrix)
     copied = bandwidth(setting.device, megabytes=effort.megabytes)
-    common = {
-        "shape": shape.name,
-        "title": str(shape),
-        "precision": setting.precision,
-        "mode": setting.mode,
-        "contender": OURS,
-    }
     limits = {"matmul_per_second": peak, "bytes_per_second": copied}
+
+    def row(kind: str, found: dict[str, Any]) -> dict[str, Any]:
+        return about(kind, shape, setting) | {"contender": OURS} | found
+
     return [
-        common | {"kind": "limits", **limits},
-        common | {"kind": "mfu", **train(shape, setting, effort, peak)},
+        row("limits", limits),
+        row("mfu", train(shape, setting, effort, peak)),
         *(
-            common | {"kind": "bandwidth", "how": how} | found
+            row("bandwidth", {"how": how} | found)
             for how, found in decode(shape, setting, effort, copied).items()
         ),
     ]

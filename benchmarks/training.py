@@ -169,16 +169,22 @@ def measure_memory(shape: Shape, setting: Setting) -> list[dict[str, Any]]:
 def describe(
     kind: str, shape: Shape, setting: Setting, contender: Contender
 ) -> dict[str, Any]:
-    """Return what a row says before anything is measured."""
+    """Return what a contender's row says before anything is measured."""
+    return about(kind, shape, setting) | {
+        "contender": contender.name,
+        "style": contender.style,
+        "parameters": contender.parameters,
+    }
+
+
+def about(kind: str, shape: Shape, setting: Setting) -> dict[str, Any]:
+    """Return what every row of a comparison says."""
     return {
         "kind": kind,
         "shape": shape.name,
         "title": str(shape),
         "precision": setting.precision,
         "mode": setting.mode,
-        "contender": contender.name,
-        "style": contender.style,
-        "parameters": contender.parameters,
     }
 
 
