@@ -28,6 +28,12 @@ OPEN_ALL = """document.querySelectorAll('details').forEach(one => {
 })"""
 VIOLATIONS = """async () => (await axe.run({resultTypes: ['violations']})).violations
     .map(one => [one.id, one.nodes.map(node => node.html)])"""
+# What scrolls gets its tab stop with the first frame after a resize (tf.js), and 0.3 s
+# after other changes (the theme). A fast machine would look before.
+TAB_STOPS = """() => [...document.querySelectorAll(
+        'pre, .cell_output > .output, .pst-scrollable-table-container')]
+    .every(one => one.tabIndex === 0 ||
+        (one.scrollWidth <= one.clientWidth && one.scrollHeight <= one.clientHeight))"""
 HREF = "location.href"  # playwright's own url is told late
 TOO_WIDE = "() => document.documentElement.scrollWidth > window.innerWidth"
 
@@ -79,6 +85,7 @@ def violations() -> Callable[[Any], list[str]]:
     def run(page: Any) -> list[str]:
         if not page.evaluate("'axe' in window"):
             page.evaluate(AXE)
+        page.wait_for_function(TAB_STOPS, timeout=5_000)
         return page.evaluate(VIOLATIONS)
 
     return run
