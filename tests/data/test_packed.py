@@ -5,10 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_models import small_model
+from small_models import no_shape_checks, small_model
 
-from tfcourse.data.packed import PackedRows, pack, packed_batch
-from tfcourse.data.pairs import IGNORE, Batch, Batches, text_batch
+from tfcourse.data.packed import PackedRows, pack, packed_batch, share_rows
+from tfcourse.data.pairs import (
+    IGNORE,
+    Batch,
+    Batches,
+    label_batch,
+    text_batch,
+    translation_batch,
+)
 from tfcourse.data.tokenizers import Tokenizer
 from tfcourse.model.masks import same_document
 
@@ -142,3 +149,91 @@ def test_what_cannot_be_packed_or_read_is_refused(path: Path) -> None:
     path.write_text("hello")
     with pytest.raises(ValueError, match=r"packed.npy is no .npy file"):
         PackedRows(path, 4)
+
+
+# rows that share a row
+
+LABELS = [("1", "3"), ("234567", "4"), ("89", "5"), ("7", "6"), ("65432", "7")]
+
+
+def test_rows_lie_one_after_another_and_padding_at_the_end() -> None:
+    whole = label_batch(LABELS, TOKENIZER)
+    shared = share_rows(whole)
+    _ = IGNORE
+    # Lengths are 2, 7, 3, 2, 6: 20 places are three rows of at most 7.
+    assert shared.tokens.tolist() == [
+        [1, 6, 7, 8, 9, 10, 11],
+        [1, 10, 9, 8, 7, 6, 0],
+        [1, 5, 1, 12, 13, 1, 11],
+    ]
+    assert shared.target.tolist() == [
+        [8, _, _, _, _, _, _],
+        [11, _, _, _, _, _, _],
+        [7, _, 9, _, _, 10, _],
+    ]
+    assert shared.document.tolist() == [[1] * 7, [4] * 7, [0, 0, 2, 2, 2, 3, 3]]
+    assert shared.valid.tolist() == [[True] * 7, [True] * 6 + [False], [True] * 7]
+    assert shared.position.tolist() == [
+        [0, 1, 2, 3, 4, 5, 6],
+        [0, 1, 2, 3, 4, 5, 0],
+        [0, 1, 0, 1, 2, 0, 1],
+    ]
+    assert shared.source is shared.source_document is shared.source_position is None
+
+
+def test_a_source_goes_where_its_tokens_go() -> None:
+    pairs = [("1", "23456"), ("12345", "1"), ("2", "3"), ("4", "567"), ("", "")]
+    whole = translation_batch(pairs, TOKENIZER)
+    shared = share_rows(whole)
+    assert len(shared.tokens) == len(shared.source) == 3
+    assert shared.valid is None
+    for number, (source, target) in enumerate(pairs):
+        ids, answer = TOKENIZER.encode(source), TOKENIZER.encode(target)
+        (row,) = {int(r) for r in (shared.document == number).nonzero()[:, 0]}
+        own = (shared.document[row] == number) & (shared.target[row] != IGNORE)
+        assert shared.tokens[row, own].tolist() == [1, *answer]
+        assert shared.target[row, own].tolist() == [*answer, 2]
+        assert shared.position[row, own].tolist() == list(range(len(answer) + 1))
+        read = (shared.source_document[row] == number) & shared.source_valid[row]
+        assert shared.source[row, read].tolist() == ids
+        assert shared.source_position[row, read].tolist() == list(range(len(ids)))
+    filling = shared.source[~shared.source_valid]
+    assert (filling == 0).all()
+    assert shared.source_valid.sum() == sum(len(source) for source, _ in pairs)
+
+
+def test_many_short_rows_share_one() -> None:
+    pairs = [("1" * 20, "2" * 20), *[("3", "4")] * 30]
+    shared = share_rows(translation_batch(pairs, TOKENIZER))
+    assert shared.tokens.shape == (4, 21)  # 21 and 30 times 2 places
+    assert len(set(shared.document[0].tolist())) == 1  # the long one has a row alone
+
+
+def test_padding_on_the_left_and_given_positions_stay_with_their_tokens() -> None:
+    tokens = torch.tensor([[0, 0, 0, 5], [0, 6, 7, 8], [9, 0, 0, 0], [4, 3, 0, 0]])
+    position = torch.tensor([[0, 0, 0, 0], [0, 0, 1, 2], [7, 0, 0, 0], [4, 5, 0, 0]])
+    target = tokens.where(tokens > 0, IGNORE)
+    whole = Batch(tokens, target, valid=tokens > 0, position=position)
+    shared = share_rows(whole)
+    assert shared.tokens.tolist() == [[0, 0, 0, 5, 4, 3], [0, 6, 7, 8, 9, 0]]
+    assert shared.valid.tolist() == (shared.tokens > 0).tolist()
+    assert shared.position.tolist() == [[0, 0, 0, 0, 4, 5], [0, 0, 1, 2, 7, 0]]
+    assert shared.document.tolist() == [[0, 0, 0, 0, 3, 3], [1, 1, 1, 1, 2, 2]]
+
+
+def test_what_would_not_shrink_is_returned_as_it_is(path: Path) -> None:
+    full, seen = torch.ones(4, 3, dtype=torch.long), torch.ones(4, 3, dtype=torch.bool)
+    nothing = torch.full_like(full, IGNORE)
+    for batch in (
+        text_batch(["123", "1"], TOKENIZER),  # does not tell its padding
+        packed_batch(list(PackedRows(path, 8)), TOKENIZER),  # has documents
+        Batch(full, full, valid=seen),
+        Batch(full[:1], full[:1], source=full[:1]),
+        Batch(full, nothing, source=torch.rand(4, 2, 2)),
+    ):
+        with no_shape_checks():
+            assert share_rows(batch) is batch
+    shared = share_rows(Batch(full, nothing, source=full))
+    assert shared.tokens.shape == (2, 2)  # a place each, though nothing is asked for
+    assert shared.source.shape == (2, 6)
+    assert shared.source_valid.all()

@@ -346,3 +346,34 @@ def test_gradients_of_few_keys_in_16_bits_are_not_left_to_the_kernel(
     by_kernel = by_kernel and not (autocast and training and keys == FEW_KEYS)
     assert calls == [True] * by_kernel
     torch.testing.assert_close(mixed.float(), expected, atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_weights_in_16_bits_are_not_kept_and_their_gradient_is_the_same(
+    dropout: float,
+) -> None:
+    layer = Attention(small_config(inner_dropout=dropout)).bfloat16()
+    x = torch.randn(2, 9, small_config().d_model, dtype=torch.bfloat16)
+    kept: list[torch.Size] = []
+
+    def gradient(*, recorded: bool) -> list[Tensor]:
+        kept.clear()
+        layer.zero_grad()
+        layer.record = (lambda weight: None) if recorded else None
+        torch.manual_seed(1)
+
+        def keep(tensor: Tensor) -> Tensor:
+            kept.append(tensor.shape)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            mixed = layer(x, is_causal=True)
+        mixed.square().sum().backward()
+        return [p.grad.clone() for p in layer.parameters()]
+
+    expected = gradient(recorded=True)
+    assert any(shape[-2:] == (9, 9) for shape in kept)
+    found = gradient(recorded=False)
+    assert kept
+    assert not any(shape[-2:] == (9, 9) for shape in kept)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)

@@ -144,6 +144,24 @@ def test_padding_of_the_source_changes_nothing(position: str, side: str) -> None
     assert_padding_invariant(run, some_tokens(), side=side, per_token=False)
 
 
+def test_the_memory_may_have_a_mask_of_its_own() -> None:
+    model = small_model("encoder-decoder")
+    tokens, source = some_tokens(), some_tokens(seq=5)
+    some, fewer = (torch.arange(5).expand(3, 5) < count for count in (4, 2))
+    position = torch.arange(3, 8).expand(3, 5)
+    memory = model.encode(source, padding(some), position)
+    assert_matches_reference(
+        lambda: model(
+            tokens,
+            source,
+            source_mask=padding(some),
+            memory_mask=padding(fewer),
+            source_position=position,
+        ),
+        lambda: model(tokens, memory=memory, source_mask=padding(fewer)),
+    )
+
+
 def test_source_and_memory_are_two_ways_to_the_same() -> None:
     model = small_model("encoder-decoder")
     tokens, source = some_tokens(), some_tokens(seq=5)
@@ -631,7 +649,19 @@ REFUSALS: dict[str, Refusal] = {
         "encoder",
         TOKENS,
         {"source_mask": padding(VALID)},
-        "takes a source or a source_mask",
+        "takes a source, its masks or its positions",
+    ),
+    "memory mask without a memory": (
+        "decoder",
+        TOKENS,
+        {"memory_mask": padding(VALID)},
+        "takes a source, its masks or its positions",
+    ),
+    "source positions without a source": (
+        "decoder",
+        TOKENS,
+        {"source_position": TOKENS},
+        "takes a source, its masks or its positions",
     ),
     "cache for an encoder": (
         "encoder",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import FAMILIES, no_shape_checks, small_model
+from small_models import FAMILIES, POSITIONS, no_shape_checks, small_model
 from small_runs import BATCHES, STEPS, TOKENIZER, run, small_transformer
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
@@ -66,6 +66,54 @@ def test_parts_add_up_to_the_large_batch(
     torch.testing.assert_close(gradients(model), expected, rtol=1e-11, atol=1e-14)
     assert len(calls) == min(parts, 7)
     assert sum(calls) == 7
+
+
+@pytest.mark.parametrize("family", ["encoder", "encoder-decoder"])
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("parts", [1, 2])
+def test_rows_that_share_a_row_give_the_same_gradient(
+    family: str, position: str, parts: int
+) -> None:
+    model = small_model(family, dtype=torch.float64, position=position)
+    batch = uneven_batch(family)
+    mean, norm, count = backward(model, batch)
+    expected = gradients(model)
+    model.zero_grad()
+    shapes = []
+
+    def seen(model: nn.Module, part: Batch) -> tuple[Tensor, Tensor]:
+        shapes.append(part.tokens.shape)
+        return batch_loss(model, part)
+
+    found = backward(model, batch, loss=seen, compute=Compute(parts=parts, packed=True))
+    torch.testing.assert_close(found[:2], (mean, norm), rtol=1e-12, atol=0)
+    assert found[2] == count
+    torch.testing.assert_close(gradients(model), expected, rtol=1e-11, atol=1e-14)
+    assert len(shapes) == parts
+    assert sum(rows for rows, _ in shapes) < len(TEXTS)
+
+
+def test_a_packed_row_may_be_longer_than_a_text() -> None:
+    model = small_model("encoder-decoder", max_seq_len=6, dtype=torch.float64)
+    batch = uneven_batch("encoder-decoder")
+    assert batch.tokens.shape[1] == 6
+    (packed,) = parts_of(batch, Compute(packed=True), make_accelerator())
+    assert packed.tokens.shape[1] > 6
+    mean, *_ = backward(model, batch)
+    model.zero_grad()
+    found, *_ = backward(model, batch, compute=Compute(packed=True))
+    torch.testing.assert_close(found, mean, rtol=1e-12, atol=0)
+
+
+def test_a_packed_run_is_the_run_without() -> None:
+    ends = []
+    for packed in (False, True):
+        model = small_transformer(dropout=0.0).double()
+        # Not Adam, which makes a step of any rounding error near zero.
+        options = {"optimizer": sgd(model, lr=0.1), "lr": None}
+        run(None, steps=12, model=model, compute=Compute(packed=packed), **options)
+        ends.append(list(model.parameters()))
+    torch.testing.assert_close(*ends, rtol=1e-12, atol=1e-14)
 
 
 def test_a_part_has_rows_of_like_length_and_ends_with_the_longest() -> None:

@@ -1,4 +1,4 @@
-"""Documents laid end to end in one file, and read from it in rows of one length."""
+"""Several documents in a row: of a file where all lie end to end, or of one batch."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,10 +8,11 @@ from typing import overload
 
 import numpy as np
 import torch
-from jaxtyping import Int32
+from jaxtyping import Int, Int32
+from torch import Tensor
 
 from tfcourse.data.files import replacing
-from tfcourse.data.pairs import IGNORE, Batch
+from tfcourse.data.pairs import IGNORE, Batch, pad
 from tfcourse.data.tokenizers import AnyTokenizer
 
 Row = Int32[np.ndarray, "2 places"]
@@ -99,3 +100,87 @@ def packed_batch(rows: Sequence[Row], tokenizer: AnyTokenizer) -> Batch:
         position=place - begins.cummax(1).values,
         document=document,
     )
+
+
+def share_rows(batch: Batch) -> Batch:
+    """Return the batch in fewer rows, which hold several of its rows as documents.
+
+    The model computes the same from less padding (Krell et al. 2021): masks hide the
+    other documents, positions count anew in each. There are as many rows as would be
+    full at the length of the longest, but at most half as many as before, filled about
+    evenly. A batch that would not shrink, that does not tell its padding, or has
+    documents or pictures, is returned as it is.
+    """
+    told = batch.valid is not None or batch.source is not None
+    pictures = batch.source is not None and batch.source.is_floating_point()
+    if not told or pictures or batch.document is not None:
+        return batch
+    asked = batch.target != IGNORE
+    real = {"tokens": asked if batch.valid is None else asked | batch.valid}
+    if batch.source is not None:
+        ones = torch.ones_like(batch.source, dtype=torch.bool)
+        real["source"] = ones if batch.source_valid is None else batch.source_valid
+    lengths = np.stack([_lengths(side) for side in real.values()], axis=1)
+    rows = _fill(lengths)
+    places = {
+        name: _places(rows, length, side).to(side.device)
+        for (name, side), length in zip(real.items(), lengths.T, strict=True)
+    }
+    if _size(places) >= _size(real):
+        return batch
+    return _laid(batch, places)
+
+
+def _size(sides: dict[str, Tensor]) -> int:
+    return sum(side.numel() for side in sides.values())
+
+
+def _lengths(real: Tensor) -> Int[np.ndarray, " batch"]:
+    """Count the places of each row up to the last one with a True, at least one."""
+    count = torch.arange(1, real.shape[1] + 1, device=real.device)
+    return (real * count).amax(1).clamp(min=1).cpu().numpy()
+
+
+def _fill(lengths: Int[np.ndarray, "batch sides"]) -> list[list[int]]:
+    """Distribute rows, the longest first, each to where the least has gathered."""
+    full = int(np.max(-(-lengths.sum(0) // lengths.max(0))))
+    rows: list[list[int]] = [[] for _ in range(min(full, -(-len(lengths) // 2)))]
+    gathered = np.zeros((len(rows), lengths.shape[1]), dtype=int)
+    for index in np.argsort(-lengths.sum(1), kind="stable"):
+        row = (gathered + lengths[index]).max(1).argmin()
+        rows[row].append(int(index))
+        gathered[row] += lengths[index]
+    return [sorted(row) for row in rows]
+
+
+def _places(rows: list[list[int]], lengths: np.ndarray, side: Tensor) -> Tensor:
+    """Return for each new place the number of the old one, counted row by row, or -1.
+
+    Shape: [new rows, longest new row].
+    """
+    width = side.shape[1]
+    return pad(
+        [[i * width + p for i in row for p in range(lengths[i])] for row in rows], -1
+    )
+
+
+def _laid(batch: Batch, places: dict[str, Tensor]) -> Batch:
+    """Return the batch with everything at its new place, and its documents numbered.
+
+    Padding belongs to the last document of its row, so that it too sees something.
+    """
+
+    def moved(name: str, tensor: Tensor) -> Tensor:
+        place = places["source" if name.startswith("source") else "tokens"]
+        filling = IGNORE if name == "target" else 0
+        return tensor.flatten()[place.clamp(min=0)].masked_fill(place < 0, filling)
+
+    told: dict[str, Tensor] = {}
+    for side, place in places.items():
+        prefix, width = "source_" * (side == "source"), getattr(batch, side).shape[1]
+        told[f"{prefix}document"] = (place // width).cummax(1).values
+        told[f"{prefix}position"] = (place % width).where(place >= 0, 0)
+    if "source" in places:
+        told["source_valid"] = places["source"] >= 0
+    given = {k: v for k, v in vars(batch.each(moved)).items() if v is not None}
+    return Batch(**(told | given))

@@ -34,7 +34,8 @@ class Batch:
     `target` is -100 (`IGNORE`) where nothing is asked. `valid` and `source_valid` are
     True at real tokens, False at padding; None means that no mask is needed: padding on
     the right of a causal model is only ever seen by padding. Where several documents
-    are packed in a row, `document` numbers them and `position` counts anew in each.
+    are packed in a row, `document` numbers them and `position` counts anew in each; the
+    source's documents have the numbers of those that they belong to.
     """
 
     tokens: Int[Tensor, "batch seq"]
@@ -44,26 +45,37 @@ class Batch:
     source_valid: Bool[Tensor, "batch source"] | None = None
     position: Int[Tensor, "batch seq"] | None = None
     document: Int[Tensor, "batch seq"] | None = None
+    source_position: Int[Tensor, "batch source"] | None = None
+    source_document: Int[Tensor, "batch source"] | None = None
 
     @property
     def mask(self) -> MaskRule | None:
         """The rule that hides padding and other documents among `tokens`."""
-        real = None if self.valid is None else padding(self.valid)
         own = None if self.document is None else same_document(self.document)
-        return both(real, own)
+        return both(_real(self.valid), own)
 
     @property
     def source_mask(self) -> MaskRule | None:
-        """The rule that hides padding in the source."""
-        return None if self.source_valid is None else padding(self.source_valid)
+        """The rule that hides padding and other documents within the source."""
+        numbers = self.source_document
+        own = None if numbers is None else same_document(numbers)
+        return both(_real(self.source_valid), own)
+
+    @property
+    def memory_mask(self) -> MaskRule | None:
+        """The rule that hides padding and other documents' sources from `tokens`."""
+        own = None
+        if self.document is not None and self.source_document is not None:
+            own = same_document(self.document, self.source_document)
+        return both(_real(self.source_valid), own)
 
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch with its tensors on the device."""
-        return self._each(lambda name, tensor: tensor.to(device))
+        return self.each(lambda name, tensor: tensor.to(device))
 
     def rows(self, chosen: slice | Int[Tensor, " rows"]) -> "Batch":
         """Return the batch of these rows, in this order."""
-        return self._each(lambda name, tensor: tensor[chosen])
+        return self.each(lambda name, tensor: tensor[chosen])
 
     def lengths(self) -> Int[Tensor, " batch"]:
         """Count what is not padding in each row: targets, and tokens with a mask."""
@@ -81,15 +93,23 @@ class Batch:
             return self
         end = _end(asked if self.valid is None else asked | self.valid)
         source_end = None if self.source_valid is None else _end(self.source_valid)
-        ends = {"source": source_end, "source_valid": source_end}
-        return self._each(lambda name, tensor: tensor[:, : ends.get(name, end)])
+        return self.each(
+            lambda name, tensor: tensor[
+                :, : source_end if name.startswith("source") else end
+            ]
+        )
 
-    def _each(self, change: Callable[[str, Tensor], Tensor]) -> "Batch":
+    def each(self, change: Callable[[str, Tensor], Tensor]) -> "Batch":
+        """Return the batch with each tensor as `change(name, tensor)` makes it."""
         changed: dict[str, Any] = {
             name: None if tensor is None else change(name, tensor)
             for name, tensor in vars(self).items()
         }
         return Batch(**changed)
+
+
+def _real(valid: Tensor | None) -> MaskRule | None:
+    return None if valid is None else padding(valid)
 
 
 def _end(real: Bool[Tensor, "batch seq"]) -> int:

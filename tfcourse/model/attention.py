@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tfcourse.model.cache import KeyValue, LayerCache
 from tfcourse.model.config import TransformerConfig
@@ -18,7 +19,7 @@ Heads = Float[Tensor, "batch heads seq head_dim"]
 Weights = Float[Tensor, "batch heads queries keys"]
 Mask = Bool[Tensor, "..."] | None  # True = may attend
 Bias = Float[Tensor, "..."] | None
-FEW_KEYS = 128  # see entry 12 of benchmarks/LOG.md
+FEW_KEYS = 128  # see entries 12 and 20 of benchmarks/LOG.md
 
 
 def attention_weights(
@@ -88,10 +89,8 @@ class Attention(nn.Module):
         self.head_dim = config.width_per_head
         self.scale = self.head_dim**-0.5 if config.scale_scores else 1.0
         self.dropout = config.dropout_within
-        self.sizes = [
-            self.head_dim * heads
-            for heads in (self.num_heads, self.kv_heads, self.kv_heads)
-        ]
+        heads = self.num_heads, self.kv_heads, self.kv_heads
+        self.sizes = [self.head_dim * count for count in heads]
         self.project_in = nn.Linear(config.d_model, sum(self.sizes), bias=config.bias)
         self.project_out = nn.Linear(self.sizes[0], config.d_model, bias=config.bias)
         self.record: Callable[[Tensor], None] | None = None
@@ -115,8 +114,11 @@ class Attention(nn.Module):
         if self.kv_heads != self.num_heads:  # each key head serves a group of queries
             group = self.num_heads // self.kv_heads
             key, value = (part.repeat_interleave(group, dim=1) for part in (key, value))
-        by_equation = self.record is not None or _is_slow_in_16_bits(query, key)
-        mixed = (self._mix_by_equation if by_equation else fused_attention)(
+        mix = self._mix_by_equation if self.record is not None else fused_attention
+        if self.record is None and _is_slow_in_16_bits(query, key):
+            # For the gradient the weights are computed again: the kernel keeps none.
+            mix = partial(checkpoint, self._mix_by_equation, use_reentrant=False)
+        mixed = mix(
             query,
             key,
             value,

@@ -48,12 +48,9 @@ class FeedForward(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[config.activation]()
-        self.widen = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
-        self.gate = (
-            nn.Linear(config.d_model, config.d_ff, bias=config.bias)
-            if config.gated
-            else None
-        )
+        wide = partial(nn.Linear, config.d_model, config.d_ff, bias=config.bias)
+        self.widen = wide()
+        self.gate = wide() if config.gated else None
         self.narrow = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout_within)
 

@@ -46,12 +46,19 @@ def padding(valid: Bool[Tensor, "batch keys"]) -> MaskRule:
     return rule
 
 
-def same_document(document: Int[Tensor, "batch slots"]) -> MaskRule:
-    """Allow keys of the query's own document, where several are packed in a row."""
+def same_document(
+    document: Int[Tensor, "batch slots"],
+    of_keys: Int[Tensor, "batch keys"] | None = None,
+) -> MaskRule:
+    """Allow keys of the query's own document, where several are packed in a row.
+
+    `document` numbers the queries, and the keys too, unless they are a memory's.
+    """
+    of_keys = document if of_keys is None else of_keys
 
     def rule(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        _check_shape("document numbers", document, batch, key)
-        return document[batch, query] == document[batch, key]
+        _check_shape("document numbers", of_keys, batch, key)
+        return document[batch, query] == of_keys[batch, key]
 
     return rule
 

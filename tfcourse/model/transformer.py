@@ -54,8 +54,8 @@ class Stack(nn.Module):
         """Add positions to token vectors and pass them through all blocks."""
         read = KVCache() if cache is None else cache
         query, key = read.slots(x)
-        if len(key) > self.config.max_seq_len:
-            limit = self.config.max_seq_len
+        limit = self.config.max_seq_len
+        if len(key) > limit and (position is None or cache is not None):
             raise ValueError(f"{len(key)} tokens are more than max_seq_len={limit}")
         position = query[None] if position is None else position
         own = self._own_scope(mask, len(x), query, key, position, read)
@@ -139,32 +139,32 @@ class Transformer(nn.Module):
         mask: MaskRule | None = None,
         source_mask: MaskRule | None = None,
         memory: Memory | None = None,
+        memory_mask: MaskRule | None = None,
         position: Places | None = None,
+        source_position: Int[Tensor, "#batch source"] | None = None,
         segment: Places | None = None,
         cache: KVCache | None = None,
         output: Output = "logits",
     ) -> Float[Tensor, "batch out features"]:
         """Return the logits of each token, of the last one, or the vectors below.
 
-        `mask` and `source_mask` say which tokens and which source tokens may be
-        attended to; a decoder is causal besides. `memory` is an encoder's output, if it
-        is at hand already. `position` defaults to 0, 1, 2 ... after what the cache has
-        read, `segment` to 0. A source where there is no encoder, none where there is
-        one, ids outside the vocabulary and sequences over max_seq_len raise
-        `ValueError`.
+        `mask` and `source_mask` say which tokens and source tokens may be attended to,
+        `memory_mask` which of these by the decoder, if not all; it is causal besides.
+        `memory` is an encoder's output. Positions are 0, 1, 2 ... after what the cache
+        has read, segments 0, by default. What the config rules out raises `ValueError`.
         """
-        self._check_call(tokens, source, memory, source_mask, cache, output)
+        told = source_mask, memory_mask, source_position
+        self._check_call(tokens, source, memory, told, cache, output)
         if self.decoder is None:
             x = self.encode(tokens, mask, position, segment)
         else:
-            x = self._embed(tokens, position, segment)
             if source is not None:
-                memory = self.encode(source, source_mask)
+                memory = self.encode(source, source_mask, source_position)
             x = self.decoder(
-                x,
+                self._embed(tokens, position, segment),
                 memory,
                 mask=mask,
-                memory_mask=source_mask,
+                memory_mask=memory_mask or source_mask,
                 position=position,
                 cache=cache,
             )
@@ -223,7 +223,7 @@ class Transformer(nn.Module):
         tokens: Tensor,
         source: Tensor | None,
         memory: Tensor | None,
-        source_mask: MaskRule | None,
+        told: tuple[object, ...],
         cache: KVCache | None,
         output: str,
     ) -> None:
@@ -238,10 +238,10 @@ class Transformer(nn.Module):
                 "an encoder-decoder takes either source or memory, "
                 f"but {len(given)} of the two were given"
             )
-        if not (encoder and decoder) and (given or source_mask is not None):
+        if not (encoder and decoder) and (given or any(x is not None for x in told)):
             raise ValueError(
                 f"num_encoder_layers={encoder} and num_decoder_layers={decoder}: "
-                "only an encoder-decoder takes a source or a source_mask"
+                "only an encoder-decoder takes a source, its masks or its positions"
             )
         if not decoder and cache is not None:
             raise ValueError("an encoder sees all tokens at once: it takes no cache")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
+from tfcourse.data.packed import share_rows
 from tfcourse.data.pairs import IGNORE, Batch
 from tfcourse.model.layers import Block
 
@@ -46,14 +47,17 @@ class Compute:
 
     Each process takes its share of a batch's rows and goes through them in `parts`, one
     after another: the gradient is that of the whole batch. Rows of like length go
-    together, so that less is padding. Below fp32, PyTorch's autocast computes in 16
-    bits, weights and their updates stay in 32, and fp16 losses are scaled (Micikevicius
-    et al. 2018). `accelerator` is made by `make_accelerator` if none is given.
+    together, so that less is padding. With `packed`, rows share a row where padding
+    would be (`share_rows`), which is for models that read `position` and mask rules, as
+    the Transformer does. Below fp32, PyTorch's autocast computes in 16 bits, weights
+    and their updates stay in 32, and fp16 losses are scaled (Micikevicius et al. 2018).
+    `accelerator` is made by `make_accelerator` if none is given.
     """
 
     precision: Precision = "fp32"
     parts: int = 1
     accelerator: Accelerator | None = None
+    packed: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
@@ -145,12 +149,15 @@ def parts_of(batch: Batch, compute: Compute, accelerator: Accelerator) -> list[B
     mine = share(batch, accelerator.process_index, processes)
     largest = -(-len(batch.tokens) // processes)
     count = min(compute.parts, largest)
-    if count == 1:
-        return [mine]
-    rows = mine.lengths().argsort(stable=True).tensor_split(count)
+    parts = [mine] if count == 1 else _by_length(mine, count)
+    return [share_rows(part) for part in parts] if compute.packed else parts
+
+
+def _by_length(batch: Batch, count: int) -> list[Batch]:
+    rows = batch.lengths().argsort(stable=True).tensor_split(count)
     # Where there are fewer rows than parts, `share` gives one that asks for nothing.
     return [
-        mine.rows(chosen).trimmed() if len(chosen) else share(mine, count, count + 1)
+        batch.rows(chosen).trimmed() if len(chosen) else share(batch, count, count + 1)
         for chosen in rows
     ]
 

@@ -52,7 +52,9 @@ def batch_loss(
         batch.source,
         mask=batch.mask,
         source_mask=batch.source_mask,
+        memory_mask=batch.memory_mask,
         position=batch.position,
+        source_position=batch.source_position,
     )
     if chunk is None:
         return token_loss(call(), batch.target, **options)
