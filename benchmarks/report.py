@@ -117,8 +117,9 @@ def groups(rows: Iterable[Row]) -> Iterator[tuple[tuple[str, ...], list[Row]]]:
 def summary(rows: Iterable[Row]) -> str:
     """Return one line a comparison: how ours stands to the best of the peers."""
     lines = [
-        "| What | Shape | peers' best | its time or size / ours | / ours in parts |",
-        "|---|---|---|---:|---:|",
+        "| What | Shape | peers' best | its time or size / ours | / ours packed "
+        "| / ours in parts |",
+        "|---|---|---|---:|---:|---:|",
     ]
     for (kind, title, precision, mode), group in groups(rows):
         peers = [row for row in group if _is_peer(row)]
@@ -126,13 +127,16 @@ def summary(rows: Iterable[Row]) -> str:
             best = min(peers, key=_steadiest)
             lines.append(
                 f"| {KINDS[kind][0]} | {title}, {precision}, {mode} "
-                f"| {best['contender']} | {_ratio(best)} | {_parts_ratio(best)} |"
+                f"| {best['contender']} | {_ratio(best)} "
+                f"| {_worst(peers, 'packed_ratio')} | {_worst(peers, 'parts_ratio')} |"
             )
     return "\n".join(lines)
 
 
-def _parts_ratio(row: Row) -> str:
-    return f"{row['parts_ratio']:.2f}" if "parts_ratio" in row else ""
+def _worst(peers: list[Row], column: str) -> str:
+    """Return the ratio of the peer that is the best beside a way of ours."""
+    found = [row[column] for row in peers if column in row]
+    return f"{min(found):.2f}" if found else ""
 
 
 def _steadiest(row: Row) -> float:
@@ -167,10 +171,14 @@ Marian and T5, x-transformers, and nanoGPT where its file was at hand.
   same of the time that the process computed, on which other programs have little
   influence. *Explicit attention* is ours by the equation that the course reads, in
   place of the library's kernel.
-- *Parts by length*, where rows are padded, is the same step of ours with
-  `Compute(parts=4)`: a quarter of the rows, of like length, goes through the model at a
-  time, cut where the longest ends, and the gradients are added up. Peers could be
-  called so too; it is the training loop's work, and they have none.
+- *Packed*, where rows are padded, is the same step of ours with
+  `Compute(packed=True)`: short rows share a row, masks hide them from each other, and
+  less padding is computed. The gradient is the same.
+- *Parts by length* is `Compute(parts=4)`, for less memory: a quarter of the rows, of
+  like length, goes through the model at a time, cut where the longest ends, and the
+  gradients are added up.
+- Packing and parts are the training loop's work. Peers come without a loop, and theirs
+  here does neither; whoever writes one can do both with some of them.
 - Where ours has two ways to write, the better one counts.
 """
 

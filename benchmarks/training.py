@@ -24,7 +24,9 @@ from tfcourse.training.step import train_step
 RATE = 1e-4
 OURS, EXPLICIT = "tfcourse", "tfcourse, explicit attention"
 PARTS = 4
-IN_PARTS = f"tfcourse, {PARTS} parts by length"
+IN_PARTS, PACKED = f"tfcourse, {PARTS} parts by length", "tfcourse, packed"
+# Ways of ours that a peer is compared with as well, each in a column of its own.
+MORE_WAYS = {PACKED: "packed_ratio", IN_PARTS: "parts_ratio"}
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,12 @@ def our_step(
 ) -> Run:
     """Return a training step by tfcourse's own means, as `fit` makes it."""
     optimizer = adamw(model, lr=RATE)
-    parts = PARTS if way == IN_PARTS else 1
-    compute = Compute(setting.precision, parts, make_accelerator())
+    compute = Compute(
+        setting.precision,
+        parts=PARTS if way == IN_PARTS else 1,
+        accelerator=make_accelerator(),
+        packed=way == PACKED,
+    )
 
     def step() -> None:
         train_step(model, batch, optimizer, compute=compute)
@@ -91,8 +97,8 @@ def their_step(peer: Peer, model: nn.Module, batch: Batch, setting: Setting) -> 
 def contenders(shape: Shape, setting: Setting) -> Iterator[Contender]:
     """Yield the checked peers of a shape, and before them ours in each of their styles.
 
-    Two more ways of ours are not compiled: the explicit path, which the course reads,
-    in one style, and parts by length where rows are padded.
+    Where rows are padded, ours is timed packed and in parts by length as well, and
+    in one style the explicit path, which the course reads; the last two eagerly only.
     """
     batch = random_batch(shape).to(setting.device)
     peers = peers_of(shape, setting.nanogpt)
@@ -113,8 +119,9 @@ def contenders(shape: Shape, setting: Setting) -> Iterator[Contender]:
 
 def _ways(shape: Shape, style: Style, setting: Setting) -> list[str]:
     explicit = style == "biased" and not setting.compiled
-    padded = shape.family != "decoder" and not setting.compiled
-    return [OURS, *[EXPLICIT] * explicit, *[IN_PARTS] * padded]
+    padded = shape.family != "decoder"
+    in_parts = padded and not setting.compiled
+    return [OURS, *[EXPLICIT] * explicit, *[PACKED] * padded, *[IN_PARTS] * in_parts]
 
 
 def place(model: nn.Module, setting: Setting) -> None:
@@ -128,7 +135,7 @@ def place(model: nn.Module, setting: Setting) -> None:
 def time_training(shape: Shape, setting: Setting) -> list[dict[str, Any]]:
     """Return a row of times for each contender, with its ratio to ours.
 
-    A peer's has also that to ours in parts, where there is one.
+    A peer's has also those to ours packed and in parts, where there are such.
     """
     entered = {f"{c.name}|{c.style}": c for c in contenders(shape, setting)}
     runs = {name: contender.run for name, contender in entered.items()}
@@ -141,9 +148,10 @@ def time_training(shape: Shape, setting: Setting) -> list[dict[str, Any]]:
         if contender.name != OURS:
             row["ratio"] = ratio(samples[name], ours)
             row["cpu_ratio"] = ratio(samples[name], ours, "cpu")
-        in_parts = samples.get(f"{IN_PARTS}|{contender.style}")
-        if in_parts and not contender.name.startswith(OURS):
-            row["parts_ratio"] = ratio(samples[name], in_parts)
+        for way, column in MORE_WAYS.items():
+            other = samples.get(f"{way}|{contender.style}")
+            if other and not contender.name.startswith(OURS):
+                row[column] = ratio(samples[name], other)
         rows.append(row)
     return rows
 
@@ -159,9 +167,10 @@ def measure_memory(shape: Shape, setting: Setting) -> list[dict[str, Any]]:
         peaks[contender.name, contender.style] = peak
         if contender.name != OURS:
             row["ratio"] = peak / peaks[OURS, contender.style]
-        in_parts = peaks.get((IN_PARTS, contender.style))
-        if in_parts and not contender.name.startswith(OURS):
-            row["parts_ratio"] = peak / in_parts
+        for way, column in MORE_WAYS.items():
+            other = peaks.get((way, contender.style))
+            if other and not contender.name.startswith(OURS):
+                row[column] = peak / other
         rows.append(row)
     return rows
 

@@ -23,7 +23,7 @@ from benchmarks.shapes import SHAPES, config_of, random_batch
 from benchmarks.timing import Samples, machine, quantile, race, ratio
 from benchmarks.training import (
     EXPLICIT,
-    IN_PARTS,
+    MORE_WAYS,
     OURS,
     Setting,
     measure_memory,
@@ -109,8 +109,10 @@ def test_every_contender_of_a_family_is_timed(family: str) -> None:
         assert row["seconds"]["q1"] <= row["seconds"]["median"] <= row["seconds"]["q3"]
         assert ("ratio" in row) == (row["contender"] != OURS)
         peer = not row["contender"].startswith(OURS)
-        assert ("parts_ratio" in row) == (peer and family != "decoder")
-    assert (IN_PARTS in names) == (family != "decoder")
+        for column in MORE_WAYS.values():
+            assert (column in row) == (peer and family != "decoder")
+    for way in MORE_WAYS:
+        assert (way in names) == (family != "decoder")
     assert {row["style"] for row in rows} >= {"biased", "plain"}
 
 
@@ -144,10 +146,11 @@ def test_memory_is_compared_with_ours_of_the_same_style() -> None:
     for row in rows:
         if row["contender"] != OURS:
             assert row["ratio"] == row["peak_bytes"] / ours[row["style"]]
-    parts = {r["style"]: r["peak_bytes"] for r in rows if r["contender"] == IN_PARTS}
-    assert all(parts[style] < peak for style, peak in ours.items())
     [torch_nn] = [row for row in rows if row["contender"] == "torch.nn"]
-    assert torch_nn["parts_ratio"] == torch_nn["peak_bytes"] / parts["biased"]
+    for way, column in MORE_WAYS.items():
+        less = {r["style"]: r["peak_bytes"] for r in rows if r["contender"] == way}
+        assert all(less[style] < peak for style, peak in ours.items())
+        assert torch_nn[column] == torch_nn["peak_bytes"] / less["biased"]
 
 
 def test_all_ways_to_decode_write_the_same_tokens() -> None:

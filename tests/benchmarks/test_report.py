@@ -52,11 +52,12 @@ def test_the_summary_names_the_fastest_peer() -> None:
     explicit = row("tfcourse, explicit attention", ratio=0.9, cpu_ratio=0.9)
     lines = report.summary([OURS, explicit, SLOW, FAST, SKIPPED]).splitlines()
     assert lines[2:] == [
-        "| Training step | decoder, fp32, eager | fast | 1.20 (1.10) |  |"
+        "| Training step | decoder, fp32, eager | fast | 1.20 (1.10) |  | 1.80 |"
     ]
-    lines = report.summary([OURS, SLOW]).splitlines()
+    peers = [SLOW | {"packed_ratio": 1.6}, FAST | {"packed_ratio": 1.7}]
+    lines = report.summary([OURS, *peers]).splitlines()
     assert lines[2:] == [
-        "| Training step | decoder, fp32, eager | slow | 1.50 (1.40) | 1.80 |"
+        "| Training step | decoder, fp32, eager | fast | 1.20 (1.10) | 1.60 | 1.80 |"
     ]
 
 
