@@ -129,7 +129,8 @@ def place(model: nn.Module, setting: Setting) -> None:
     model.to(setting.device).train()
     if setting.compiled:
         torch._dynamo.config.recompile_limit = 64  # as many models in one process
-        model.compile()
+        # By default a second shape in the process makes code for any, which is slower.
+        model.compile(dynamic=False)
 
 
 def time_training(shape: Shape, setting: Setting) -> list[dict[str, Any]]:

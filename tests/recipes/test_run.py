@@ -258,6 +258,7 @@ def test_settings_reach_the_loop(
         "clip": None,
         "precision": "bf16",
         "parts": 2,
+        "packed": True,
         "patience": 4,
         "seed": 3,
         "average": 5,
@@ -276,7 +277,8 @@ def test_settings_reach_the_loop(
         0.75,
     )
     assert (seen["clip"], seen["every"], seen["seed"], seen["steps"]) == (None, 3, 3, 6)
-    assert (seen["compute"].precision, seen["compute"].parts) == ("bf16", 2)
+    compute = seen["compute"]
+    assert (compute.precision, compute.parts, compute.packed) == ("bf16", 2, True)
     assert seen["best"].patience == 4
     assert (seen["checkpoints"].every, seen["checkpoints"].keep) == (2, 5)
     assert seen["loss"].keywords == {

@@ -196,7 +196,9 @@ def _fit(
             evaluate=task.validate,
             every=training.evaluate_every,
             best=task.best,
-            compute=Compute(training.precision, training.parts, accelerator),
+            compute=Compute(
+                training.precision, training.parts, accelerator, training.packed
+            ),
             checkpoints=Checkpoints(
                 out / "checkpoints",
                 training.checkpoint_every,

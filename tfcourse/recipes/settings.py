@@ -18,8 +18,9 @@ class Training:
     run gives: the mean of the weights of the last `average` checkpoints, or those of
     the best evaluation. `patience` ends it after that many evaluations without a new
     best. A mean loss above `max_loss`, by default three times that of a uniform guess,
-    is divergence. `chunk` is as `batch_loss` has it. `parts`, `precision`, `recompute`,
-    `shard` and `compile` change speed and memory, not what is computed.
+    is divergence. `chunk` is as `batch_loss` has it. `parts` and `packed` are as
+    `Compute` has them; with `precision`, `recompute`, `shard` and `compile` they change
+    speed and memory, not what is computed.
     """
 
     steps: int
@@ -46,6 +47,7 @@ class Training:
     device: str = "auto"
     precision: Precision = "fp32"
     parts: int = 1
+    packed: bool = False
     recompute: bool = False
     shard: bool = False
     compile: bool = False
