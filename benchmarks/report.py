@@ -178,7 +178,8 @@ Marian and T5, x-transformers, and nanoGPT where its file was at hand.
   like length, goes through the model at a time, cut where the longest ends, and the
   gradients are added up.
 - Packing and parts are the training loop's work. Peers come without a loop, and theirs
-  here does neither; whoever writes one can do both with some of them.
+  here does neither; whoever writes one can do both with some of them. In the first
+  table each of these columns takes the peer that does best beside it.
 - Where ours has two ways to write, the better one counts.
 """
 

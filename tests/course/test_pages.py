@@ -31,6 +31,7 @@ PAGE = (
 
 
 LIVE = {
+    "config": {"num_encoder_layers": 2, "num_decoder_layers": 3, "num_heads": 4},
     "languages": {"he": {"name": "עברית", "english": "Hebrew"}},
     "training": {
         "weights": 6000,
@@ -110,6 +111,7 @@ def test_pages_are_written_once_and_then_up_to_date(root: Path) -> None:
 def test_the_live_page_has_the_figures_of_its_model(root: Path) -> None:
     pages.write_pages(root)
     text = (root / "book/live.md").read_text(encoding="utf-8")
+    assert "An encoder of 2 layers and a decoder of 3, 4 heads in each: 6,000" in text
     assert "6,000 weights, 0.01 MB in float16, trained for 3,000 steps of 64" in text
     # What is not all of it never looks like all.
     assert "**99.99 %** letter for letter, greedily (51,200 translations)" in text

@@ -226,9 +226,11 @@ def claims_block(ledger: Ledger, written: Written) -> str:
 def live_block(folder: Path) -> str:
     """Return what the model in the page was trained on, and how often it is right."""
     about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    trained, scores = about["training"], about["scores"]
+    trained, scores, config = about["training"], about["scores"], about["config"]
     size = (folder / "model.safetensors").stat().st_size / 1e6
     lines = [
+        f"An encoder of {config['num_encoder_layers']} layers and a decoder of "
+        f"{config['num_decoder_layers']}, {config['num_heads']} heads in each: "
         f"{trained['weights']:,} weights, {size:.2f} MB in float16, trained for "
         f"{trained['steps']:,} steps of {trained['batch']} pairs, of "
         f"{trained['pairs']:,}: dates from {trained['first'][:4]} to "
