@@ -158,19 +158,19 @@ class Transformer(nn.Module):
         if self.decoder is None:
             x = self.encode(tokens, mask, position, segment)
         else:
+            x = self._embed(tokens, position, segment)
             if source is not None:
                 memory = self.encode(source, source_mask, source_position)
             x = self.decoder(
-                self._embed(tokens, position, segment),
+                x,
                 memory,
                 mask=mask,
                 memory_mask=memory_mask or source_mask,
                 position=position,
                 cache=cache,
             )
-        if output == "hidden":
-            return x
-        return self.head(x[:, -1:] if output == "last" else x)
+        x = x[:, -1:] if output == "last" else x
+        return x if output == "hidden" else self.head(x)
 
     def encode(
         self,
