@@ -49,7 +49,7 @@ def test_each_cell_counts_for_its_part(tmp_path: Path) -> None:
     found = course.measure(path, "smoke")
     assert (found["chapter"], found["size"]) == ("02_small", "smoke")
     assert found["training"] == pytest.approx(8)  # though it was refused
-    assert found["rest"] == pytest.approx(4)
+    assert 4 <= found["rest"] < 12  # the parameters' cell passes by the real clock
     assert found["figures"] == pytest.approx(16)
     assert found["imports"] >= 2
     assert found["start"] > 0

@@ -85,7 +85,7 @@ def violations() -> Callable[[Any], list[str]]:
     def run(page: Any) -> list[str]:
         if not page.evaluate("'axe' in window"):
             page.evaluate(AXE)
-        page.wait_for_function(TAB_STOPS, timeout=5_000)
+        page.wait_for_function(TAB_STOPS)
         return page.evaluate(VIOLATIONS)
 
     return run
