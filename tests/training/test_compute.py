@@ -105,17 +105,6 @@ def test_a_packed_row_may_be_longer_than_a_text() -> None:
     torch.testing.assert_close(found, mean, rtol=1e-12, atol=0)
 
 
-def test_a_packed_run_is_the_run_without() -> None:
-    ends = []
-    for packed in (False, True):
-        model = small_transformer(dropout=0.0).double()
-        # Not Adam, which makes a step of any rounding error near zero.
-        options = {"optimizer": sgd(model, lr=0.1), "lr": None}
-        run(None, steps=12, model=model, compute=Compute(packed=packed), **options)
-        ends.append(list(model.parameters()))
-    torch.testing.assert_close(*ends, rtol=1e-12, atol=1e-14)
-
-
 def test_a_part_has_rows_of_like_length_and_ends_with_the_longest() -> None:
     batch = uneven_batch("encoder-decoder")
     parts = parts_of(batch, Compute(parts=4), make_accelerator())
@@ -125,13 +114,16 @@ def test_a_part_has_rows_of_like_length_and_ends_with_the_longest() -> None:
     assert torch.equal(found.sort()[0], batch.source[batch.source_valid].sort()[0])
 
 
-def test_a_run_in_parts_is_the_run_in_one() -> None:
+@pytest.mark.parametrize("other", [Compute(parts=3), Compute(packed=True)])
+def test_a_run_in_parts_or_packed_is_the_run_in_one(other: Compute) -> None:
+    cut = parts_of(BATCHES[0], other, make_accelerator())
+    assert cut[0].tokens.shape != BATCHES[0].tokens.shape
     ends = []
-    for parts in (1, 3):
+    for compute in (Compute(), other):
         model = small_transformer(dropout=0.0).double()
         # Not Adam, which makes a step of any rounding error near zero.
         options = {"optimizer": sgd(model, lr=0.1), "lr": None}
-        run(None, steps=12, model=model, compute=Compute(parts=parts), **options)
+        run(None, steps=12, model=model, compute=compute, **options)
         ends.append(list(model.parameters()))
     torch.testing.assert_close(*ends, rtol=1e-12, atol=1e-14)
 

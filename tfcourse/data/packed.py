@@ -12,7 +12,7 @@ from jaxtyping import Int, Int32
 from torch import Tensor
 
 from tfcourse.data.files import replacing
-from tfcourse.data.pairs import IGNORE, Batch, pad
+from tfcourse.data.pairs import IGNORE, Batch, pad, side_of
 from tfcourse.data.tokenizers import AnyTokenizer
 
 Row = Int32[np.ndarray, "2 places"]
@@ -111,34 +111,18 @@ def share_rows(batch: Batch) -> Batch:
     evenly. A batch that would not shrink, that does not tell its padding, or has
     documents or pictures, is returned as it is.
     """
-    told = batch.valid is not None or batch.source is not None
     pictures = batch.source is not None and batch.source.is_floating_point()
-    if not told or pictures or batch.document is not None:
+    if pictures or batch.document is not None:
         return batch
-    asked = batch.target != IGNORE
-    real = {"tokens": asked if batch.valid is None else asked | batch.valid}
-    if batch.source is not None:
-        ones = torch.ones_like(batch.source, dtype=torch.bool)
-        real["source"] = ones if batch.source_valid is None else batch.source_valid
-    lengths = np.stack([_lengths(side) for side in real.values()], axis=1)
-    rows = _fill(lengths)
-    places = {
-        name: _places(rows, length, side).to(side.device)
-        for (name, side), length in zip(real.items(), lengths.T, strict=True)
-    }
-    if _size(places) >= _size(real):
-        return batch
-    return _laid(batch, places)
+    lengths = {side: end.cpu().numpy() for side, end in batch.ends().items()}
+    rows = _fill(np.stack(list(lengths.values()), axis=1))
+    old = {side: getattr(batch, side) for side in lengths}
+    new = {side: _places(rows, lengths[side], old[side]) for side in lengths}
+    return _laid(batch, new) if _size(new) < _size(old) else batch
 
 
 def _size(sides: dict[str, Tensor]) -> int:
     return sum(side.numel() for side in sides.values())
-
-
-def _lengths(real: Tensor) -> Int[np.ndarray, " batch"]:
-    """Count the places of each row up to the last one with a True, at least one."""
-    count = torch.arange(1, real.shape[1] + 1, device=real.device)
-    return (real * count).amax(1).clamp(min=1).cpu().numpy()
 
 
 def _fill(lengths: Int[np.ndarray, "batch sides"]) -> list[list[int]]:
@@ -159,9 +143,8 @@ def _places(rows: list[list[int]], lengths: np.ndarray, side: Tensor) -> Tensor:
     Shape: [new rows, longest new row].
     """
     width = side.shape[1]
-    return pad(
-        [[i * width + p for i in row for p in range(lengths[i])] for row in rows], -1
-    )
+    places = [[i * width + p for i in row for p in range(lengths[i])] for row in rows]
+    return pad(places, -1).to(side.device)
 
 
 def _laid(batch: Batch, places: dict[str, Tensor]) -> Batch:
@@ -171,7 +154,7 @@ def _laid(batch: Batch, places: dict[str, Tensor]) -> Batch:
     """
 
     def moved(name: str, tensor: Tensor) -> Tensor:
-        place = places["source" if name.startswith("source") else "tokens"]
+        place = places[side_of(name)]
         filling = IGNORE if name == "target" else 0
         return tensor.flatten()[place.clamp(min=0)].masked_fill(place < 0, filling)
 

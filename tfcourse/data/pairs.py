@@ -82,22 +82,32 @@ class Batch:
         counted = [self.target != IGNORE, self.valid, self.source_valid]
         return torch.stack([m.sum(1) for m in counted if m is not None]).sum(0)
 
+    def ends(self) -> dict[str, Int[Tensor, " batch"]]:
+        """Return where padding begins in each row, of "tokens" and, if any, "source".
+
+        What a decoder reads after the last target has no influence: with a source, the
+        tokens end there. Without a source and without `valid`, all tokens count. A row
+        has one place at least.
+        """
+        asked, source = self.target != IGNORE, self.source
+        if self.valid is None:
+            real = torch.ones_like(asked) if source is None else asked
+        else:
+            real = asked | self.valid
+        ends = {"tokens": _ends(real)}
+        if self.source_valid is not None:
+            ends["source"] = _ends(self.source_valid)
+        elif source is not None:
+            ends["source"] = ends["tokens"].new_full((len(source),), source.shape[1])
+        return ends
+
     def trimmed(self) -> "Batch":
         """Return the batch without the columns at the end that are padding in all rows.
 
-        What a decoder reads after the last target has no influence: with a source, the
-        tokens end there. Without a source and without `valid`, all tokens stay.
+        See `ends`.
         """
-        asked = self.target != IGNORE
-        if self.valid is None and self.source is None:
-            return self
-        end = _end(asked if self.valid is None else asked | self.valid)
-        source_end = None if self.source_valid is None else _end(self.source_valid)
-        return self.each(
-            lambda name, tensor: tensor[
-                :, : source_end if name.startswith("source") else end
-            ]
-        )
+        ends = {side: int(end.max()) for side, end in self.ends().items()}
+        return self.each(lambda name, tensor: tensor[:, : ends[side_of(name)]])
 
     def each(self, change: Callable[[str, Tensor], Tensor]) -> "Batch":
         """Return the batch with each tensor as `change(name, tensor)` makes it."""
@@ -112,10 +122,15 @@ def _real(valid: Tensor | None) -> MaskRule | None:
     return None if valid is None else padding(valid)
 
 
-def _end(real: Bool[Tensor, "batch seq"]) -> int:
-    """Return the number of columns up to the last one with a True, at least one."""
-    columns = real.any(0).nonzero()
-    return int(columns[-1]) + 1 if len(columns) else 1
+def side_of(name: str) -> str:
+    """Return whether a field of a batch goes with its "tokens" or its "source"."""
+    return "source" if name.startswith("source") else "tokens"
+
+
+def _ends(real: Bool[Tensor, "batch seq"]) -> Int[Tensor, " batch"]:
+    """Return how many columns reach to the last True of each row, at least one."""
+    place = torch.arange(1, real.shape[1] + 1, device=real.device)
+    return (real * place).amax(1).clamp(min=1)
 
 
 def pad(

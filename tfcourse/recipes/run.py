@@ -157,6 +157,15 @@ def schedule_of(training: Training) -> Callable[[int], float]:
     return partial(shapes[training.schedule], warmup=training.warmup)
 
 
+def _optimizer(model: Transformer, training: Training) -> torch.optim.Optimizer:
+    return adamw(
+        model,
+        lr=training.lr,
+        betas=(0.9, training.beta2),
+        weight_decay=training.weight_decay,
+    )
+
+
 def _fit(
     model: Transformer,
     task: Task,
@@ -183,12 +192,7 @@ def _fit(
             model,
             task.batches(),
             steps=training.steps,
-            optimizer=adamw(
-                model,
-                lr=training.lr,
-                betas=(0.9, training.beta2),
-                weight_decay=training.weight_decay,
-            ),
+            optimizer=_optimizer(model, training),
             schedule=schedule_of(training),
             loss=loss,
             clip=training.clip,

@@ -48,10 +48,11 @@ class Compute:
     Each process takes its share of a batch's rows and goes through them in `parts`, one
     after another: the gradient is that of the whole batch. Rows of like length go
     together, so that less is padding. With `packed`, rows share a row where padding
-    would be (`share_rows`), which is for models that read `position` and mask rules, as
-    the Transformer does. Below fp32, PyTorch's autocast computes in 16 bits, weights
-    and their updates stay in 32, and fp16 losses are scaled (Micikevicius et al. 2018).
-    `accelerator` is made by `make_accelerator` if none is given.
+    would be (`share_rows`), which is for a model and a loss that take a batch's
+    positions and masks, as the Transformer and `batch_loss` do. Below fp32, PyTorch's
+    autocast computes in 16 bits, weights and their updates stay in 32, and fp16 losses
+    are scaled (Micikevicius et al. 2018). `accelerator` is made by `make_accelerator`
+    if none is given.
     """
 
     precision: Precision = "fp32"
